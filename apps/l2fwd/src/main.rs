@@ -1,0 +1,4 @@
+//! l2fwd.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! virtio-net poll-mode driver.
+#![forbid(unsafe_code)]

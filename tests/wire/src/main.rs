@@ -1,0 +1,4 @@
+//! The outside world of the rig.
+#![forbid(unsafe_code)]
+
+fn main() {}
