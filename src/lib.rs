@@ -9,14 +9,14 @@
 pub mod sys;
 pub mod telemetry;
 
-pub mod memory;
-pub mod ring;
-pub mod mempool;
 pub mod mbuf;
+pub mod memory;
+pub mod mempool;
+pub mod ring;
 
-pub mod mmio;
 pub mod bus;
 pub mod dma;
+pub mod mmio;
 
-pub mod port;
 pub mod eal;
+pub mod port;

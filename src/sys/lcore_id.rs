@@ -1,0 +1,108 @@
+//! Which lcore the calling thread is.
+//!
+//! Per-lcore storage (a mempool's caches) is reached without locks, because no two threads are
+//! the same lcore at a time: an id is claimed by one thread, and is that thread's until the
+//! claim is dropped.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Lcore ids run from 0 to `MAX_LCORES - 1`.
+pub const MAX_LCORES: usize = 128;
+
+const NONE: u32 = u32::MAX;
+
+thread_local! {
+    static CURRENT: Cell<u32> = const { Cell::new(NONE) };
+}
+
+static CLAIMED: [AtomicBool; MAX_LCORES] = [const { AtomicBool::new(false) }; MAX_LCORES];
+
+/// Why a thread can't be the lcore that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// The id is beyond what per-lcore storage has room for.
+    #[error("lcore {0} is out of range: ids 0 to {last} exist", last = MAX_LCORES - 1)]
+    OutOfRange(u32),
+    /// Another thread is that lcore.
+    #[error("lcore {0} is already taken by another thread of this process")]
+    Taken(u32),
+    /// The calling thread is an lcore already.
+    #[error("this thread is lcore {0} already and can't be a second one")]
+    ThreadHasOne(u32),
+}
+
+/// The calling thread is an lcore for as long as this lives. Not `Send`: it speaks of one thread.
+#[derive(Debug)]
+pub struct LcoreClaim {
+    id: u32,
+    not_send: PhantomData<*const ()>,
+}
+
+impl LcoreClaim {
+    /// Makes the calling thread lcore `id`.
+    pub fn claim(id: u32) -> Result<Self, ClaimError> {
+        let slot = CLAIMED.get(id as usize).ok_or(ClaimError::OutOfRange(id))?;
+        if let Some(mine) = current() {
+            return Err(ClaimError::ThreadHasOne(mine));
+        }
+        // Acquire pairs with the release in drop: what the former owner left in per-lcore
+        // storage is complete before this thread sees it.
+        if slot.swap(true, Ordering::Acquire) {
+            return Err(ClaimError::Taken(id));
+        }
+        CURRENT.set(id);
+        Ok(Self { id, not_send: PhantomData })
+    }
+
+    /// The claimed id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl Drop for LcoreClaim {
+    fn drop(&mut self) {
+        // A claim that outlives its thread's locals is dropped by nobody else: it isn't Send.
+        let _ = CURRENT.try_with(|current| current.set(NONE));
+        if let Some(slot) = CLAIMED.get(self.id as usize) {
+            slot.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// The calling thread's lcore id, if it is one. Always below [`MAX_LCORES`], and no other thread
+/// gets the same answer until this thread's claim has been dropped.
+#[inline(always)]
+#[must_use]
+pub fn current() -> Option<u32> {
+    // A plain read: the variable is const-initialised and has no destructor.
+    let id = CURRENT.get();
+    if id == NONE { None } else { Some(id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_an_id_and_one_id_a_thread() {
+        let first = LcoreClaim::claim(100).unwrap();
+        assert_eq!(current(), Some(100));
+        assert_eq!(LcoreClaim::claim(101).unwrap_err(), ClaimError::ThreadHasOne(100));
+        std::thread::spawn(|| {
+            assert_eq!(current(), None);
+            assert_eq!(LcoreClaim::claim(100).unwrap_err(), ClaimError::Taken(100));
+        })
+        .join()
+        .unwrap();
+        drop(first);
+        assert_eq!(current(), None);
+        std::thread::spawn(|| assert_eq!(LcoreClaim::claim(100).unwrap().id(), 100))
+            .join()
+            .unwrap();
+        assert_eq!(LcoreClaim::claim(9999).unwrap_err(), ClaimError::OutOfRange(9999));
+    }
+}
