@@ -7,8 +7,12 @@ mod address;
 mod capability;
 mod device;
 mod error;
+mod pci;
+mod select;
 
 pub use address::{PciAddress, PciIds};
 pub use capability::{Capability, capabilities};
 pub use device::{Device, Quiesced};
 pub use error::BusError;
+pub use pci::{PciFunction, function, scan};
+pub use select::{AllowEntry, DeviceArgument, Place, SelectedFunction, Selection};
