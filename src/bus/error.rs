@@ -297,6 +297,17 @@ pub enum BusError {
         found: u64,
     },
 
+    /// The kernel refused to unmap.
+    #[error("unmapping {len_bytes:#x} bytes at IOVA {iova:#x} from the device failed: {source}")]
+    Unmap {
+        /// Where the mapping starts.
+        iova: u64,
+        /// Its length in bytes.
+        len_bytes: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
     // ---- one device ----------------------------------------------------------------------
     /// A base address register that the device doesn't have, or that VFIO doesn't hand out.
     #[error("{device}: BAR {index} was wanted, but {why}")]

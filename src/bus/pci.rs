@@ -188,7 +188,7 @@ pub(super) mod tests {
         let tree = Tree::new();
         tree.add("0000:0a:00.0", (0x8086, 0x10fb), 0x02_0000, Some("ixgbe"), Some(12));
         tree.add("0000:03:00.0", (0x1af4, 0x1041), 0x02_0000, Some("vfio-pci"), None);
-        tree.add("10000:00:01.0", (0xabcd, 0x0001), 0x01_0802, None, None);
+        tree.add("10000:00:01.0", (0xbad0, 0x0001), 0x01_0802, None, None);
         let nic = tree.root().path(format!("{DEVICES}/0000:0a:00.0"));
         fs::create_dir_all(nic.join("net/eth2")).unwrap();
         fs::write(nic.join("numa_node"), "1\n").unwrap();
@@ -225,7 +225,7 @@ pub(super) mod tests {
         assert!(text.ends_with(", eth2)"), "{text}");
 
         assert!(!found[2].is_network() && !found[2].is_bound_to_vfio());
-        assert_eq!(found[2].model(), "device abcd:0001");
+        assert_eq!(found[2].model(), "device bad0:0001");
     }
 
     #[test]
