@@ -1,1 +1,18 @@
-//! bus.
+//! Devices and how they are reached: PCI functions in sysfs, and VFIO.
+//!
+//! [`Device`] is all that a driver knows of a device. Who implements it (VFIO on a kernel device,
+//! a test device in process) isn't the driver's concern.
+
+mod address;
+mod capability;
+mod device;
+mod error;
+mod pci;
+mod select;
+
+pub use address::{PciAddress, PciIds};
+pub use capability::{Capability, capabilities};
+pub use device::{Device, Quiesced};
+pub use error::BusError;
+pub use pci::{PciFunction, function, scan};
+pub use select::{AllowEntry, DeviceArgument, Place, SelectedFunction, Selection};
