@@ -10,9 +10,10 @@ mod error;
 mod pci;
 mod select;
 
+pub use crate::mbuf::Quiesced;
 pub use address::{PciAddress, PciIds};
 pub use capability::{Capability, capabilities};
-pub use device::{Device, Quiesced};
+pub use device::Device;
 pub use error::BusError;
 pub use pci::{PciFunction, function, scan};
 pub use select::{AllowEntry, DeviceArgument, Place, SelectedFunction, Selection};

@@ -243,18 +243,17 @@ impl<T> Core<T> {
     /// Calls `visit` with each claimed slot, in order: up to the end of the slots, then from
     /// their start, so that each of the two loops runs over memory without a mask.
     #[inline(always)]
-    fn each_slot(
-        &self,
-        claim: Claim,
-        mut visit: impl FnMut(&UnsafeCell<MaybeUninit<T>>, usize),
-    ) {
+    fn each_slot(&self, claim: Claim, mut visit: impl FnMut(&UnsafeCell<MaybeUninit<T>>, usize)) {
         let start = (claim.start & self.mask) as usize;
         let count = claim.count as usize;
         let first = count.min(self.slots.len() - start);
         // SAFETY: start <= mask < slots.len(), and start + first <= slots.len(); the remainder
         // is at most the capacity, which is at most slots.len().
         let (to_end, from_start) = unsafe {
-            (self.slots.get_unchecked(start..start + first), self.slots.get_unchecked(..count - first))
+            (
+                self.slots.get_unchecked(start..start + first),
+                self.slots.get_unchecked(..count - first),
+            )
         };
         for (nth, slot) in to_end.iter().enumerate() {
             visit(slot, nth);

@@ -103,7 +103,8 @@ fn loom_many_to_many() {
         let worker = {
             let (producer, consumer) = (producer.clone(), consumer.clone());
             thread::spawn(move || {
-                let sent = u32::from(producer.push(1).is_ok()) + u32::from(producer.push(2).is_ok());
+                let sent =
+                    u32::from(producer.push(1).is_ok()) + u32::from(producer.push(2).is_ok());
                 (sent, consumer.pop().is_some())
             })
         };

@@ -33,6 +33,6 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub(crate) use self::core::{Amount, Core};
 pub use self::core::{MAX_CAPACITY, RingError};
 pub use ends::{Consumer, Multi, Producer, Single, ring};
-pub(crate) use self::core::{Amount, Core};

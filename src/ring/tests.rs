@@ -119,10 +119,7 @@ fn indexes_wrap_through_32_bits() {
 #[test]
 fn absurd_capacities_are_refused() {
     for capacity in [0, MAX_CAPACITY + 1, usize::MAX] {
-        assert_eq!(
-            ring::<u8, Multi, Multi>(capacity).unwrap_err(),
-            RingError::Capacity(capacity)
-        );
+        assert_eq!(ring::<u8, Multi, Multi>(capacity).unwrap_err(), RingError::Capacity(capacity));
     }
 }
 

@@ -1,14 +1,10 @@
 //! What differs between processor architectures; nothing else in the tree does.
 #![cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
-<<<<<<< HEAD
-    expect(unsafe_code, reason = "reading the cycle counter takes an intrinsic or inline assembly")
-=======
     expect(
         unsafe_code,
         reason = "reading the cycle counter takes an intrinsic or inline assembly"
     )
->>>>>>> memory
 )]
 
 /// The processor's constant-rate counter, in ticks (`sys::tsc::hz` gives ticks per second).
