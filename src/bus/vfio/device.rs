@@ -55,7 +55,6 @@ const RESET_STEP: Duration = Duration::from_millis(2);
 /// Registers of a device that is being reset, or has lost power, may answer with SIGBUS instead
 /// of all ones: don't touch them from another thread meanwhile.
 pub struct VfioDevice {
-    // The eventfd outlives its use: `drop` below takes it from the kernel first.
     removal: Option<EventFd>,
     removal_seen: AtomicBool,
     function: PciFunction,
@@ -63,6 +62,8 @@ pub struct VfioDevice {
     can_reset: bool,
     msix: Option<MsixTable>,
     msix_enabled: Mutex<bool>,
+    /// Reset, and nothing written to configuration space since: its bus mastering is still off.
+    quiet: AtomicBool,
     /// Held while a configuration register is read, changed and written back.
     changing: Mutex<()>,
     bars: Mutex<[Option<Region>; 6]>,
@@ -90,6 +91,7 @@ impl VfioDevice {
             can_reset: flags & abi::VFIO_DEVICE_FLAGS_RESET != 0,
             msix: None,
             msix_enabled: Mutex::new(false),
+            quiet: AtomicBool::new(false),
             changing: Mutex::new(()),
             bars: Mutex::default(),
             file,
@@ -243,6 +245,7 @@ impl Device for VfioDevice {
 
     fn config_write(&self, offset: u16, width: Width, value: u32) -> Result<(), BusError> {
         let place = self.config_place(offset, width)?;
+        self.quiet.store(false, Ordering::Relaxed);
         let bytes = value.to_le_bytes();
         let (asked, _) = bytes.split_at(width.len_bytes());
         self.file
@@ -290,6 +293,7 @@ impl Device for VfioDevice {
                 return Err(BusError::NotQuiesced { device: self.name(), why });
             }
         }
+        self.quiet.store(true, Ordering::Relaxed);
         Ok(Quiesced::after_reset())
     }
 
@@ -351,7 +355,11 @@ impl Drop for VfioDevice {
                 tracing::debug!("{}: its removal stays watched: {error}", self.name());
             }
         }
-        if let Err(error) = self.reset() {
+        // A reset takes over 100 ms (PCI Express Base 4.0, 6.6.2): a driver that stopped properly
+        // has had it.
+        if !self.quiet.load(Ordering::Relaxed)
+            && let Err(error) = self.reset()
+        {
             tracing::warn!("{error}");
         }
     }
