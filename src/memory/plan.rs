@@ -17,9 +17,9 @@ pub struct Take {
 }
 
 impl Take {
-    /// Length in bytes.
+    /// Length in bytes; the greatest number there is if it doesn't fit.
     pub fn len_bytes(&self) -> u64 {
-        self.pages * self.page_len_bytes
+        self.pages.saturating_mul(self.page_len_bytes)
     }
 }
 

@@ -302,6 +302,11 @@ mod tests {
             c.total_mib = Some(20);
         };
         assert_eq!(outcome(&[], enough).unwrap(), [(None, 5120)]);
+        let absurd = |c: &mut MemoryConfig| {
+            no_huge(c);
+            c.total_mib = Some(u64::MAX);
+        };
+        says(outcome(&[], absurd), &["--no-huge", "20 MiB are available"]);
         let by_node = |c: &mut MemoryConfig| {
             c.backing = Backing::NoHuge;
             c.socket_mib = vec![0, 1];
