@@ -93,17 +93,19 @@ impl HugeDir {
             if !name.to_str().is_some_and(|name| self.is_ours(name)) {
                 continue;
             }
-            match remove_unlocked(&entry.path()) {
+            let path = entry.path();
+            let shown = path.display();
+            match remove_unlocked(&path) {
                 Ok(true) => {
-                    tracing::info!("removed {}, left by a dead process", entry.path().display())
+                    tracing::info!("removed {shown}, left by a dead process");
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!(
-                    "{} is left by a dead process and keeps its hugepages: {error}. Remove it \
-                     with `rm {}` as its owner",
-                    entry.path().display(),
-                    entry.path().display()
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        "{shown} is left by a dead process and keeps its hugepages: {error}. \
+                         Remove it with `rm {shown}` as its owner"
+                    );
+                }
             }
         }
     }

@@ -7,7 +7,9 @@ use crate::sys::sysroot::SysRoot;
 use std::io;
 use std::path::PathBuf;
 
-/// All hugepages and hugetlbfs mounts, as they were when [`read`](Self::read) looked.
+/// All hugepages and hugetlbfs mounts, as they were when [`read`](Self::read) looked. Pages that
+/// the kernel would try to make on demand (`nr_overcommit_hugepages`) aren't counted: whether it can
+/// shows only when they are touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// By node, then by page size, greatest first. Sizes without a single page are listed too.
