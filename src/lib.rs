@@ -8,15 +8,16 @@
 
 pub mod sys;
 pub mod telemetry;
+pub mod net;
 
-pub mod mbuf;
 pub mod memory;
-pub mod mempool;
 pub mod ring;
+pub mod mempool;
+pub mod mbuf;
 
+pub mod mmio;
 pub mod bus;
 pub mod dma;
-pub mod mmio;
 
-pub mod eal;
 pub mod port;
+pub mod eal;

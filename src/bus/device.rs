@@ -3,6 +3,7 @@
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{BusError, PciIds};
+use crate::mbuf::Quiesced;
 use crate::mmio::{Region, Width};
 
 /// A PCI function as a driver sees it, whichever way it is reached.
@@ -68,19 +69,4 @@ pub trait Device: Send + Sync {
     /// Whether somebody has asked for the device back (it is being unplugged or unbound). Polled;
     /// doesn't block. Once true it stays true. Whoever holds the device is to let go of it soon.
     fn removal_requested(&self) -> bool;
-}
-
-/// Proof that a device does no DMA: what was lent to it may be taken back.
-///
-/// Only a [`Device`] makes one, in [`reset`](Device::reset).
-#[derive(Debug)]
-pub struct Quiesced(());
-
-impl Quiesced {
-    /// The word of a [`Device`] implementation that its device is reset: no DMA is under way and
-    /// none starts until bus mastering is set again. Code other than such an implementation has
-    /// no business calling it.
-    pub fn after_reset() -> Self {
-        Self(())
-    }
 }

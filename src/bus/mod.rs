@@ -11,9 +11,10 @@ mod pci;
 mod select;
 pub mod vfio;
 
+pub use crate::mbuf::Quiesced;
 pub use address::{PciAddress, PciIds};
 pub use capability::{Capability, capabilities};
-pub use device::{Device, Quiesced};
+pub use device::Device;
 pub use error::BusError;
 pub use pci::{PciFunction, function, scan};
 pub use select::{AllowEntry, DeviceArgument, Place, SelectedFunction, Selection};

@@ -1,1 +1,31 @@
-//! mbuf.
+//! Frames in DMA memory: an [`Mbuf`] is the one owner of a buffer (or a chain of them) and its
+//! metadata, and gives it back to its pool when dropped, on whatever lcore that happens.
+//!
+//! ```text
+//!  one object of the pool
+//!  ┌──────────────────┬───────────────┬──────────────────────────┬───────────┐
+//!  │ header, 128 bytes│ headroom, 128 │ data (data_len)          │ tailroom  │
+//!  │ RX line, TX line │               │                          │           │
+//!  └──────────────────┴───────────────┴──────────────────────────┴───────────┘
+//!                     ▲ buf            ▲ buf + data_off
+//! ```
+//!
+//! Who may touch the data is a matter of types: an [`Mbuf`] that is given to a device becomes
+//! [`Lent`], which has an address for the device and no access for the program, until the driver
+//! takes it back.
+
+mod burst;
+mod chain;
+mod frame;
+mod header;
+mod lent;
+mod pool;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use burst::{Burst, MAX_BURST};
+pub use chain::{MAX_SEGMENTS, Segments};
+pub use frame::{Mbuf, MbufError};
+pub use header::HEADROOM_BYTES;
+pub use lent::{Lent, LentSegments, Quiesced};
+pub use pool::{DEFAULT_DATA_ROOM_BYTES, MbufPool, MbufPoolConfig, MbufPoolError};

@@ -1,0 +1,72 @@
+//! The driver's own record of what it lent, by descriptor.
+#![expect(unsafe_code, reason = "a masked index needs no bounds check")]
+
+/// A power of two of places, reached by masked indexes: what a driver keeps beside a descriptor
+/// ring, out of the device's reach. A device that names a descriptor it was never given finds the
+/// place empty.
+#[derive(Debug)]
+pub struct Slots<T> {
+    places: Box<[Option<T>]>,
+}
+
+impl<T> Slots<T> {
+    /// `count` empty places, rounded up to a power of two.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self { places: (0..count.max(1).next_power_of_two()).map(|_| None).collect() }
+    }
+
+    #[inline(always)]
+    fn place(&mut self, index: usize) -> &mut Option<T> {
+        let masked = index & (self.places.len() - 1);
+        // SAFETY: the length is a power of two and not zero, so the masked index is below it.
+        unsafe { self.places.get_unchecked_mut(masked) }
+    }
+
+    /// Puts `value` into place `index`; what stood there comes back.
+    #[inline(always)]
+    pub fn put(&mut self, index: usize, value: T) -> Option<T> {
+        self.place(index).replace(value)
+    }
+
+    /// Takes what stands in place `index`.
+    #[inline(always)]
+    pub fn take(&mut self, index: usize) -> Option<T> {
+        self.place(index).take()
+    }
+
+    /// What stands in place `index`.
+    #[inline(always)]
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.place(index).as_mut()
+    }
+
+    /// Takes everything out.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
+        self.places.iter_mut().filter_map(Option::take)
+    }
+
+    /// How many places there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_masked() {
+        let mut slots = Slots::new(3);
+        assert_eq!(slots.count(), 4);
+        assert_eq!(slots.put(6, "a"), None);
+        assert_eq!(slots.put(2, "b"), Some("a"));
+        assert_eq!(slots.take(10), Some("b"));
+        assert_eq!(slots.take(2), None);
+        slots.put(0, "c");
+        slots.put(3, "d");
+        assert_eq!(slots.drain().collect::<Vec<_>>(), ["c", "d"]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Frames that a device has.
+#![expect(unsafe_code, reason = "walks the chain of a frame without making references to its data")]
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use super::frame::Mbuf;
+use super::header::{HEADROOM_BYTES, Header};
+use crate::memory::Iova;
+
+/// Proof that a device does no DMA: what was lent to it may be taken back.
+///
+/// Only the reset of a device makes one ([`crate::bus::Device::reset`]).
+#[derive(Debug)]
+pub struct Quiesced(());
+
+impl Quiesced {
+    /// The word of a device's implementation that its device is reset: no DMA is under way, and
+    /// none starts until bus mastering is set again. Code other than such an implementation has
+    /// no business calling it.
+    #[must_use]
+    pub fn after_reset() -> Self {
+        Self(())
+    }
+}
+
+/// A frame lent to a device: there are addresses to tell the device, and no way to the data until
+/// the driver takes it back.
+///
+/// Taking it back says that the device is done with it: it completed the descriptor, or was reset.
+/// The compiler can't check that; what it does check is that nobody reads or writes a frame that
+/// wasn't taken back. One that is dropped instead is *leaked*, as the device may still write to
+/// it: its pool counts it, and never hands it out again.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Lent(NonNull<Header>);
+
+// SAFETY: as for Mbuf: whoever has it has the header to itself.
+unsafe impl Send for Lent {}
+
+impl Mbuf {
+    /// Gives the frame to a device.
+    #[inline(always)]
+    #[must_use = "a frame that was lent and not kept is lost"]
+    pub fn lend(self) -> Lent {
+        Lent(self.into_header())
+    }
+}
+
+impl Lent {
+    #[inline(always)]
+    fn header(&self) -> &Header {
+        // SAFETY: the header is this frame's alone; devices get the buffer's address, not its.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Where a device shall put a frame: the room behind the headroom.
+    #[inline(always)]
+    #[must_use]
+    pub fn room_iova(&self) -> Iova {
+        Iova(self.header().buf_iova + u64::from(HEADROOM_BYTES))
+    }
+
+    /// How long that room is, in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn room_len_bytes(&self) -> u16 {
+        // A pool's data room is larger than the headroom.
+        self.header().buf_len.saturating_sub(HEADROOM_BYTES)
+    }
+
+    /// Where a single-segment frame's data stands, for sending, and how long it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn data_iova(&self) -> (Iova, u16) {
+        let header = self.header();
+        (Iova(header.buf_iova + u64::from(header.data_off)), header.data_len)
+    }
+
+    /// Segments in the chain.
+    #[inline(always)]
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        usize::from(self.header().segments)
+    }
+
+    /// Bytes of data in the whole chain.
+    #[inline(always)]
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.header().packet_len as usize
+    }
+
+    /// Where each segment's data stands, for sending.
+    #[inline]
+    #[must_use]
+    pub fn segments(&self) -> LentSegments<'_> {
+        LentSegments { next: self.0.as_ptr(), frame: PhantomData }
+    }
+
+    /// The device is done with a frame that it sent: it comes back as it was.
+    #[inline(always)]
+    #[must_use]
+    pub fn take_back(self) -> Mbuf {
+        let header = self.0;
+        std::mem::forget(self);
+        Mbuf::from_header(header)
+    }
+
+    /// The device has put `len_bytes` bytes into the room ([`Self::room_iova`]).
+    ///
+    /// The length is what the device said, and isn't believed: more than the room comes back as
+    /// an error that holds the frame, empty.
+    #[inline(always)]
+    pub fn take_back_filled(self, len_bytes: u32, port: u16) -> Result<Mbuf, Mbuf> {
+        let fits = len_bytes <= u32::from(self.room_len_bytes());
+        let len = if fits { len_bytes } else { 0 };
+        let mut mbuf = self.take_back();
+        let header = mbuf.header_mut();
+        header.data_off = HEADROOM_BYTES;
+        header.data_len = len as u16; // at most the room, a u16
+        header.packet_len = len;
+        header.port = port;
+        if fits { Ok(mbuf) } else { Err(mbuf) }
+    }
+
+    /// The device was reset: whatever it had comes back, with undefined data.
+    #[inline]
+    #[must_use]
+    pub fn reclaim(self, _reset: &Quiesced) -> Mbuf {
+        self.take_back()
+    }
+}
+
+impl Drop for Lent {
+    #[cold]
+    fn drop(&mut self) {
+        let header = self.header();
+        // SAFETY: a pool's memory outlives every mbuf of it, leaked ones for ever.
+        let leaked = unsafe { &(*header.pool).leaked };
+        leaked.fetch_add(u64::from(header.segments), Ordering::Relaxed);
+    }
+}
+
+/// Iterates over the addresses of a lent frame's segments.
+#[derive(Debug)]
+pub struct LentSegments<'a> {
+    next: *const Header,
+    frame: PhantomData<&'a Lent>,
+}
+
+impl Iterator for LentSegments<'_> {
+    type Item = (Iova, u16);
+
+    #[inline]
+    fn next(&mut self) -> Option<(Iova, u16)> {
+        if self.next.is_null() {
+            return None;
+        }
+        // SAFETY: the frame is borrowed, and its segments' headers with it.
+        let header = unsafe { &*self.next };
+        self.next = header.next;
+        Some((Iova(header.buf_iova + u64::from(header.data_off)), header.data_len))
+    }
+}

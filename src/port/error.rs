@@ -1,0 +1,89 @@
+//! What can go wrong with a port.
+
+use crate::bus::BusError;
+use crate::dma::DmaError;
+
+/// Why a port didn't do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// More queues than the device has.
+    #[error(
+        "{device}: {wanted} {kind} queues were asked for, and the device has {most}; \
+         ask for {most} at most"
+    )]
+    Queues {
+        /// The device.
+        device: String,
+        /// `receive` or `transmit`.
+        kind: &'static str,
+        /// Asked for.
+        wanted: u16,
+        /// There are.
+        most: u16,
+    },
+    /// A number of descriptors that the queue can't have.
+    #[error("{device}: a {kind} queue of {wanted} descriptors was asked for with {option}; {rule}")]
+    Descriptors {
+        /// The device.
+        device: String,
+        /// `receive` or `transmit`.
+        kind: &'static str,
+        /// Asked for.
+        wanted: u16,
+        /// The option that asked.
+        option: &'static str,
+        /// What is allowed.
+        rule: String,
+    },
+    /// Not possible in the state the port is in.
+    #[error("{device}: can't {action} while the port is {state}")]
+    State {
+        /// The device.
+        device: String,
+        /// What was asked.
+        action: &'static str,
+        /// What it is.
+        state: &'static str,
+    },
+    /// The device lacks something.
+    #[error("{device}: the device can't {what}: {why}")]
+    Unsupported {
+        /// The device.
+        device: String,
+        /// What was asked.
+        what: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The device doesn't behave.
+    #[error("{device}: {what}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What it did, or didn't do.
+        what: String,
+    },
+    /// No mbufs to receive into.
+    #[error(
+        "{device}: receive queue {queue} needs {wanted} mbufs to start with, and pool {pool:?} \
+         has {available} left; give it more with --mbufs"
+    )]
+    Mbufs {
+        /// The device.
+        device: String,
+        /// Which queue.
+        queue: u16,
+        /// Needed.
+        wanted: usize,
+        /// There are.
+        available: usize,
+        /// The pool.
+        pool: String,
+    },
+    /// The bus below.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// DMA memory.
+    #[error(transparent)]
+    Dma(#[from] DmaError),
+}

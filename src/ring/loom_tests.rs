@@ -1,0 +1,122 @@
+//! Every interleaving, under loom. Run with `scripts/test.sh loom`.
+//!
+//! What loom does not check: more threads than here, operations larger than the ring, and the
+//! wrap of the 32-bit indexes (property tests do the latter two).
+
+use loom::thread;
+
+use super::*;
+
+/// Explores with a bound on forced switches: three threads with spinning inside are beyond an
+/// unbounded search.
+fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(check);
+}
+
+#[test]
+fn loom_single_to_single() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ring::<u32, Single, Single>(2).unwrap();
+        let feeding = thread::spawn(move || {
+            let mut sent = 0;
+            for value in 1..=3 {
+                if producer.push(value).is_ok() {
+                    sent += 1;
+                }
+            }
+            sent
+        });
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            if let Some(value) = consumer.pop() {
+                got.push(value);
+            }
+        }
+        let sent = feeding.join().unwrap();
+        while let Some(value) = consumer.pop() {
+            got.push(value);
+        }
+        assert_eq!(got.len(), sent);
+        assert!(got.is_sorted());
+    });
+}
+
+#[test]
+fn loom_two_producers_bulk() {
+    model(3, || {
+        let (producer, mut consumer) = ring::<u32, Multi, Single>(4).unwrap();
+        let threads: Vec<_> = [10, 20]
+            .map(|base| {
+                let producer = producer.clone();
+                thread::spawn(move || {
+                    let mut sent = 0;
+                    for step in 0..3 {
+                        sent += u32::from(producer.push(base + step).is_ok());
+                    }
+                    sent
+                })
+            })
+            .into_iter()
+            .collect();
+        let mut got = Vec::new();
+        consumer.dequeue_into(&mut got, 4);
+        let sent: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        consumer.dequeue_into(&mut got, 4);
+        assert_eq!(got.len() as u32, sent);
+        for base in [10, 20] {
+            let mine: Vec<_> = got.iter().filter(|&&v| v / 10 == base / 10).collect();
+            assert!(mine.is_sorted(), "one producer's order was lost: {got:?}");
+        }
+    });
+}
+
+#[test]
+fn loom_two_consumers() {
+    model(3, || {
+        let (mut producer, consumer) = ring::<u32, Single, Multi>(4).unwrap();
+        assert!(producer.enqueue_bulk(&[1, 2, 3]));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let consumer = consumer.clone();
+                thread::spawn(move || (0..3).filter_map(|_| consumer.pop()).collect::<Vec<_>>())
+            })
+            .collect();
+        let mut sent = 3;
+        for value in 4..=5 {
+            sent += usize::from(producer.push(value).is_ok());
+        }
+        let mut got: Vec<u32> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+        while let Some(value) = consumer.pop() {
+            got.push(value);
+        }
+        got.sort_unstable();
+        assert_eq!(got, (1..=sent as u32).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn loom_many_to_many() {
+    model(2, || {
+        let (producer, consumer) = ring::<u32, Multi, Multi>(2).unwrap();
+        let worker = {
+            let (producer, consumer) = (producer.clone(), consumer.clone());
+            thread::spawn(move || {
+                let sent =
+                    u32::from(producer.push(1).is_ok()) + u32::from(producer.push(2).is_ok());
+                (sent, consumer.pop().is_some())
+            })
+        };
+        let mut sent = u32::from(producer.push(3).is_ok());
+        let mut got = u32::from(consumer.pop().is_some());
+        sent += u32::from(producer.push(4).is_ok());
+        let (their_sent, their_got) = worker.join().unwrap();
+        sent += their_sent;
+        got += u32::from(their_got);
+        while consumer.pop().is_some() {
+            got += 1;
+        }
+        assert_eq!(got, sent);
+    });
+}
