@@ -11,11 +11,13 @@
 //!            └──────────────────────┘
 //! ```
 
+mod driver;
 mod error;
 mod queue;
 mod stats;
 
 pub use crate::mbuf::{Burst, Mbuf};
+pub use driver::Driver;
 pub use error::PortError;
 pub use queue::{RxQueue, TxQueue};
 pub use stats::{PortStats, QueueCounters, QueueStats, RxDrop, TxDrop};
