@@ -227,7 +227,7 @@ pub enum BusError {
     /// A segment's IOVA isn't one that the IOMMU can translate.
     #[error(
         "DMA memory at IOVA {iova:#x}..{end:#x} can't be mapped: this machine's IOMMU offers \
-         {offered}; choose another --base-virtaddr{suggestion}"
+         {offered}; start with {remedy}"
     )]
     IovaOutOfRange {
         /// Where the memory starts.
@@ -236,8 +236,8 @@ pub enum BusError {
         end: u64,
         /// The ranges the kernel reports, for people.
         offered: String,
-        /// ` (0x100000000 would fit)`, or nothing.
-        suggestion: String,
+        /// The option that helps, with a value where one can be named.
+        remedy: String,
     },
 
     /// An IOVA or length that isn't a multiple of the IOMMU's smallest page.

@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod pci;
 mod select;
+pub mod vfio;
 
 pub use crate::mbuf::Quiesced;
 pub use address::{PciAddress, PciIds};

@@ -1,9 +1,11 @@
 //! What can go wrong with memory. Each message says what was wanted, what was found, which option
 //! or file is meant, and what mends it.
 
+use super::shortage::Shortage;
 use super::size::{Size, mib_for};
 use crate::sys::idlist;
 use std::io;
+use std::path::PathBuf;
 
 /// An error of [`Memory::reserve`](super::Memory::reserve), [`Memory::zone`](super::Memory::zone)
 /// or a preflight check.
@@ -49,6 +51,110 @@ pub enum MemoryError {
         wanted: Size,
         /// What the kernel could give without swapping.
         available: Size,
+    },
+
+    /// Not one hugepage is reserved on this machine, or its kernel has none.
+    #[error("{0}")]
+    NoHugepages(Box<Shortage>),
+
+    /// All free hugepages together are too few.
+    #[error("{0}")]
+    TooFewInTotal(Box<Shortage>),
+
+    /// The free hugepages of the node that `--socket-mem` names are too few.
+    #[error("--socket-mem: {0}")]
+    TooFewOnNode(Box<Shortage>),
+
+    /// A page size that the kernel doesn't have.
+    #[error(
+        "hugepages of {wanted} are wanted, this kernel has {}: choose one of these \
+         (x86-64: pages of 1 GiB need the processor flag pdpe1gb)",
+        list(.found)
+    )]
+    PageSize {
+        /// As asked for.
+        wanted: Size,
+        /// Those that there are.
+        found: Vec<Size>,
+    },
+
+    /// `--huge-dir` names something else than a hugetlbfs mount.
+    #[error(
+        "--huge-dir {}: wanted a directory on a hugetlbfs mount, found {found}. Mounted are: {}. \
+         Mount one with `mount -t hugetlbfs -o pagesize=2M none {}`, or leave --huge-dir out: \
+         memory without files needs no mount",
+        .dir.display(), mounted(.mounts), .dir.display()
+    )]
+    HugeDirKind {
+        /// As given.
+        dir: PathBuf,
+        /// What it is instead.
+        found: String,
+        /// Where hugetlbfs is mounted.
+        mounts: Vec<PathBuf>,
+    },
+
+    /// The pages of the `--huge-dir` mount have another size than the one asked for.
+    #[error(
+        "--huge-dir {}: hugepages of {wanted} are wanted, this mount has {found}: mount another \
+         one with `mount -t hugetlbfs -o pagesize={} none DIR`",
+        .dir.display(), .wanted.0
+    )]
+    HugeDirPageSize {
+        /// As given.
+        dir: PathBuf,
+        /// As asked for.
+        wanted: Size,
+        /// The mount's.
+        found: Size,
+    },
+
+    /// No file can be made in `--huge-dir`.
+    #[error(
+        "--huge-dir: creating {} failed: {source}. Wanted a mount that this user may write to: \
+         look with `findmnt -T {}`; mend it with `mount -o remount,rw,uid=$(id -u) {}` as root, \
+         or leave --huge-dir out",
+        .file.display(), .dir.display(), .dir.display()
+    )]
+    HugeDirWrite {
+        /// The file that couldn't be made.
+        file: PathBuf,
+        /// Its directory.
+        dir: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// A page came from another node than the one it was bound to.
+    #[error(
+        "memory on NUMA node {wanted} is wanted, the page at {va:#x} came from node {found}: \
+         check the cpuset of this process (Mems_allowed_list in /proc/self/status)"
+    )]
+    WrongNode {
+        /// Where it should be.
+        wanted: u32,
+        /// Where it is.
+        found: u32,
+        /// Address of the page.
+        va: u64,
+    },
+
+    /// `RLIMIT_MEMLOCK` is below what DMA needs.
+    #[error(
+        "{needed} must be locked in memory for DMA ({locked} of it are locked already), the limit \
+         is {limit} (RLIMIT_MEMLOCK): raise it with `ulimit -l {needed_kib}` as root before \
+         the start, with LimitMEMLOCK= in a systemd unit or memlock in /etc/security/limits.conf, \
+         or give the program CAP_IPC_LOCK"
+    )]
+    Memlock {
+        /// The limit, soft and hard.
+        limit: Size,
+        /// What is needed, with what is locked already.
+        needed: Size,
+        /// What this process has locked already.
+        locked: Size,
+        /// `needed` in the unit of `ulimit -l`.
+        needed_kib: u64,
     },
 
     /// A NUMA node that isn't there.
@@ -224,6 +330,17 @@ fn nodes(ids: &[u32]) -> String {
         [only] => format!("node {only}"),
         _ => format!("nodes {}", idlist::format(ids)),
     }
+}
+
+/// `1 GiB, 2 MiB`.
+fn list(sizes: &[Size]) -> String {
+    sizes.iter().map(Size::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// `/dev/hugepages, /mnt/huge`, or `none`.
+fn mounted(dirs: &[PathBuf]) -> String {
+    let names: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 impl MemoryError {

@@ -71,9 +71,9 @@ impl IovaRun {
     /// The part of the run within `va .. va + len_bytes`, if there is one.
     pub fn part(&self, va: u64, len_bytes: u64) -> Option<Self> {
         let start = self.va.max(va);
-        let end = (self.va + self.len_bytes).min(va + len_bytes);
-        let iova = self.iova.offset(start.wrapping_sub(self.va));
-        (start < end).then_some(Self { va: start, iova, len_bytes: end - start })
+        let len_bytes = (self.va + self.len_bytes).min(va + len_bytes).checked_sub(start)?;
+        let iova = self.iova.offset(start - self.va);
+        (len_bytes > 0).then_some(Self { va: start, iova, len_bytes })
     }
 }
 
@@ -211,6 +211,8 @@ mod tests {
         assert_eq!(part(120, 10), Some((120, 1120, 10)));
         assert_eq!(part(140, 100), Some((140, 1140, 10)));
         assert_eq!(part(150, 10), None);
+        assert_eq!(part(170, 10), None);
+        assert_eq!(part(80, 10), None);
         assert_eq!(part(0, 100), None);
     }
 

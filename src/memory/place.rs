@@ -7,10 +7,13 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-/// First address that user space may not use: 47 bits on x86-64 and (with the kernel's default of
-/// 48, minus none) at least as much on aarch64. Larger spaces exist but must be asked for, and
-/// no IOMMU in use reaches that far.
+/// First address that segments don't use. On x86-64 user space ends here unless it asks for more;
+/// aarch64 has at least as much with its usual 48 bits.
 const ADDRESS_END: u64 = 1 << 47;
+
+/// Nothing is placed below 1 MiB: the kernel keeps the first pages (`vm.mmap_min_addr`) so that null
+/// pointers fault.
+const LOWEST: u64 = 1 << 20;
 
 /// How often a place is looked for again, if another thread maps something there meanwhile.
 const TRIES: usize = 64;
@@ -24,7 +27,7 @@ pub(super) fn map_low(
     base: u64,
 ) -> Result<Mapping, MemoryError> {
     let len = usize::try_from(len_bytes).unwrap_or(usize::MAX);
-    let mut from = base;
+    let from = base.max(LOWEST);
     let mut last = None;
     for _ in 0..TRIES {
         let maps = std::fs::read_to_string("/proc/self/maps")
@@ -40,11 +43,6 @@ pub(super) fn map_low(
         match Mapping::shared(file, 0, len, place) {
             Ok(mapping) => return Ok(mapping),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = Some(error),
-            // Below vm.mmap_min_addr the kernel says EPERM: go up.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && from < 1 << 24 => {
-                from = address + align_bytes;
-                last = Some(error);
-            }
             Err(error) => return Err(map_error(len_bytes, address, error)),
         }
     }

@@ -2,35 +2,171 @@
 
 use super::config::{Backing, MemoryConfig};
 use super::error::MemoryError;
+use super::hugedir::{HugeDir, HugeFile};
+use super::hugepages::Inventory;
 use super::iova::{self, IovaMode};
 use super::place;
+use super::plan::Take;
+use super::preflight;
 use super::segment::Segment;
 use super::size::Size;
-use crate::sys::mapping::page_len_bytes;
+use crate::sys::mapping::Mapping;
 use crate::sys::{memfd, numa};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 
 /// Everything that `config` asks for. On an error, what was taken is given back by its drop.
 pub(super) fn segments(config: &MemoryConfig) -> Result<(Vec<Segment>, IovaMode), MemoryError> {
-    let _ = (&config.backing, Backing::NoHuge);
-    let mode = iova::choose_mode(config.iova_mode, false, &config.root)?;
-    let page = page_len_bytes() as u64;
-    let wanted = config.total_mib.map_or(config.needed_bytes, |mib| mib << 20);
-    let len = wanted.max(page).next_multiple_of(page);
-    let failed = |source: io::Error| MemoryError::Allocate {
-        wanted: Size(len),
-        page: Size(page),
-        node: None,
-        source,
+    let mode =
+        iova::choose_mode(config.iova_mode, config.backing != Backing::NoHuge, &config.root)?;
+    let (source, page_len_bytes) = match &config.backing {
+        Backing::NoHuge => (Source::NormalMemfd, None),
+        Backing::Memfd => (Source::HugeMemfd, config.page_len_bytes),
+        Backing::HugeDir(dir) => {
+            // Before the inventory: files of dead processes are removed here, pages get free.
+            let wanted = config.page_len_bytes;
+            let dir = HugeDir::open(dir, &config.file_prefix, wanted, &config.root)?;
+            let page_len_bytes = dir.page_len_bytes;
+            (Source::Dir(dir), Some(page_len_bytes))
+        }
     };
-    let file = memfd::create(&config.file_prefix, None).map_err(failed)?;
-    memfd::allocate(file.as_fd(), len).map_err(failed)?;
-    memfd::seal_size(file.as_fd()).map_err(failed)?;
-    let mapping = place::map_low(file.as_fd(), len, page.max(2 << 20), config.base_virtaddr)?;
-    mapping.populate().map_err(failed)?;
-    let _ = numa::node_of_page(mapping.as_ptr());
+    let inventory = Inventory::read(&config.root)?;
+    let takes = preflight::plan(config, page_len_bytes, &inventory)?;
+    let mut segments = Vec::with_capacity(takes.len());
+    for take in &takes {
+        segments.push(segment(take, &source, mode, config)?);
+    }
+    Ok((segments, mode))
+}
+
+/// Where files come from.
+enum Source {
+    NormalMemfd,
+    HugeMemfd,
+    Dir(HugeDir),
+}
+
+/// The file behind a segment.
+#[derive(Debug)]
+pub(super) enum SegmentFile {
+    /// Without a name.
+    Memfd(OwnedFd),
+    /// On a hugetlbfs mount.
+    Named(HugeFile),
+}
+
+impl AsFd for SegmentFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Memfd(fd) => fd.as_fd(),
+            Self::Named(file) => file.file().as_fd(),
+        }
+    }
+}
+
+impl Source {
+    fn file(&self, take: &Take, config: &MemoryConfig) -> Result<SegmentFile, MemoryError> {
+        let huge_page = match self {
+            Self::Dir(dir) => return dir.create().map(SegmentFile::Named),
+            Self::NormalMemfd => None,
+            Self::HugeMemfd => Some(take.page_len_bytes),
+        };
+        let file = memfd::create(&config.file_prefix, huge_page);
+        file.map(SegmentFile::Memfd).map_err(|source| allocate_error(take, source))
+    }
+}
+
+/// Where nothing else asks for more: a multiple of what x86-64 and aarch64 map with one entry of
+/// the second level, so that an IOMMU can use large entries for contiguous pages.
+const MIN_ALIGN_BYTES: u64 = 2 << 20;
+
+/// One segment: its file filled with pages of the right node, mapped, verified.
+fn segment(
+    take: &Take,
+    source: &Source,
+    mode: IovaMode,
+    config: &MemoryConfig,
+) -> Result<Segment, MemoryError> {
+    let file = source.file(take, config)?;
+    let policy = take.node.map(numa::AllocationPolicy::bind).transpose();
+    let bound = match policy {
+        Ok(policy) => {
+            // The pages are taken here, so that a lack of them is an error and never a SIGBUS.
+            let allocated = memfd::allocate(file.as_fd(), take.len_bytes());
+            drop(policy);
+            allocated.map_err(|source| allocate_error(take, source))?;
+            true
+        }
+        Err(error) if is_forbidden(&error) => {
+            tracing::debug!("binding memory to node {:?} is not possible: {error}", take.node);
+            memfd::allocate(file.as_fd(), take.len_bytes())
+                .map_err(|source| allocate_error(take, source))?;
+            false
+        }
+        Err(source) => return Err(allocate_error(take, source)),
+    };
+    if let SegmentFile::Memfd(fd) = &file {
+        memfd::seal_size(fd.as_fd()).map_err(|source| allocate_error(take, source))?;
+    }
+
+    let align = take.page_len_bytes.max(MIN_ALIGN_BYTES);
+    let mapping = place::map_low(file.as_fd(), take.len_bytes(), align, config.base_virtaddr)?;
+    if let Some(node) = take.node
+        && bound
+    {
+        numa::bind_mapping(&mapping, node).map_err(|source| allocate_error(take, source))?;
+    }
+    mapping.populate().map_err(|source| allocate_error(take, source))?;
+    let node = verified_node(take, &mapping, bound)?;
     let va = mapping.as_ptr().addr().get() as u64;
-    let runs = iova::runs(mode, va, len, page, &config.root)?;
-    Ok((vec![Segment::new(mapping, file, page, None, runs)], mode))
+    let runs = iova::runs(mode, va, take.len_bytes(), take.page_len_bytes, &config.root)?;
+    Ok(Segment::new(mapping, file, take.page_len_bytes, node, runs))
+}
+
+/// The node that all pages are on. Where the kernel or a container's seccomp profile forbids
+/// binding or asking, pages may be anywhere: that costs speed and is no error.
+fn verified_node(take: &Take, mapping: &Mapping, bound: bool) -> Result<Option<u32>, MemoryError> {
+    let Some(wanted) = take.node else { return Ok(None) };
+    let step = usize::try_from(take.page_len_bytes).unwrap_or(usize::MAX);
+    for offset in (0..mapping.len_bytes()).step_by(step) {
+        let start = mapping.as_ptr().addr();
+        let Some(address) = start.checked_add(offset) else { break };
+        match numa::node_of_page(NonNull::without_provenance(address)) {
+            Ok(found) if found == wanted => {}
+            Ok(found) if bound => {
+                return Err(MemoryError::WrongNode { wanted, found, va: address.get() as u64 });
+            }
+            Ok(found) => {
+                tracing::warn!(
+                    "memory on NUMA node {wanted} is wanted, some came from node {found}: this \
+                     process may not bind memory (set_mempolicy is forbidden; in a container give \
+                     CAP_SYS_NICE)"
+                );
+                return Ok(None);
+            }
+            Err(error) if is_forbidden(&error) => return Ok(bound.then_some(wanted)),
+            Err(source) => {
+                return Err(MemoryError::System {
+                    what: format!("asking for the NUMA node of the page at {address:#x}"),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(Some(wanted))
+}
+
+/// No NUMA in the kernel, or forbidden by a seccomp profile.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+fn allocate_error(take: &Take, source: io::Error) -> MemoryError {
+    MemoryError::Allocate {
+        wanted: Size(take.len_bytes()),
+        page: Size(take.page_len_bytes),
+        node: take.node,
+        source,
+    }
 }

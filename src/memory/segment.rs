@@ -1,11 +1,12 @@
 //! A segment: pages of one size on one node, side by side.
 
 use super::iova::{IovaMode, IovaRun};
+use super::reserve::SegmentFile;
 use super::size::Size;
 use crate::sys::mapping::Mapping;
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
 /// Memory of one node and one page size, contiguous in virtual addresses, populated, and mapped
@@ -14,7 +15,7 @@ use std::ptr::NonNull;
 pub struct Segment {
     // Dropped in this order: unmapped, then the file given up.
     mapping: Mapping,
-    file: OwnedFd,
+    file: SegmentFile,
     page_len_bytes: u64,
     node: Option<u32>,
     runs: Vec<IovaRun>,
@@ -23,7 +24,7 @@ pub struct Segment {
 impl Segment {
     pub(super) fn new(
         mapping: Mapping,
-        file: OwnedFd,
+        file: SegmentFile,
         page_len_bytes: u64,
         node: Option<u32>,
         runs: Vec<IovaRun>,

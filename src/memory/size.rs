@@ -15,7 +15,7 @@ const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "Ki
 impl fmt::Display for Size {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0;
-        let exact = UNITS.iter().find(|(shift, _)| bytes != 0 && bytes % (1 << shift) == 0);
+        let exact = UNITS.iter().find(|(shift, _)| bytes != 0 && bytes.is_multiple_of(1 << shift));
         if let Some((shift, unit)) = exact
             && bytes >> shift < 10_240
         {

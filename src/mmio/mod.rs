@@ -15,7 +15,6 @@ mod region;
 mod register;
 
 pub use order::{order_dma_reads, order_dma_writes};
-#[allow(unused_imports)] // used by src/bus/vfio
 pub(crate) use region::MappedArea;
 pub use region::{MmioError, Region, RegionIo};
 pub use register::{Register, Value, Width};

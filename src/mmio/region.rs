@@ -166,7 +166,6 @@ impl MappedArea {
     /// # Safety
     /// `base..base+len_bytes` must stay mapped readable and writable, and be accessed by nobody
     /// through references, as long as `keep` lives.
-    #[allow(dead_code)] // used by src/bus/vfio
     pub(crate) unsafe fn new(
         offset: u64,
         len_bytes: u64,

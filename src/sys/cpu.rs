@@ -56,7 +56,8 @@ const WORD_BITS: usize = usize::BITS as usize;
 /// # Errors
 /// `InvalidInput` for a name with a NUL byte.
 pub fn name_current_thread(name: &str) -> io::Result<()> {
-    let name = CString::new(&name[..name.floor_char_boundary(15)])?;
+    let end = (0..=name.len().min(15)).rfind(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    let name = CString::new(&name[..end])?;
     // SAFETY: PR_SET_NAME reads a NUL-terminated string of at most 16 bytes, which `name` is.
     if unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) } != 0 {
         return Err(io::Error::last_os_error());

@@ -43,6 +43,7 @@ impl Mapping {
     ) -> io::Result<Self> {
         let (hint, flags) = match place {
             Placement::Anywhere => (0, libc::MAP_SHARED),
+            Placement::Exactly(0) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
             Placement::Exactly(address) => (address, libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE),
         };
         let offset = libc::off_t::try_from(offset_bytes)
@@ -62,6 +63,7 @@ impl Mapping {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        // Only a mapping that asks for address 0 can be there.
         let Some(address) = NonNull::new(address.cast::<u8>()) else {
             return Err(io::Error::from_raw_os_error(libc::EFAULT));
         };

@@ -8,7 +8,7 @@ use std::io;
 
 use super::info::{IommuInfo, IovaRange};
 use crate::bus::BusError;
-use crate::memory::{Iova, IovaRun};
+use crate::memory::{Iova, IovaMode, IovaRun};
 
 /// Checks `runs` against what the IOMMU can do, and gives the mappings to make: in order of their
 /// IOVAs, those that are contiguous both ways merged into one.
@@ -17,12 +17,13 @@ use crate::memory::{Iova, IovaRun};
 /// If a mapping lies outside the IOMMU's ranges or off its page size, or there are too many.
 pub(super) fn plan(
     runs: impl IntoIterator<Item = IovaRun>,
+    mode: IovaMode,
     info: &IommuInfo,
     dma_entry_limit: impl FnOnce() -> Option<u64>,
 ) -> Result<Vec<IovaRun>, BusError> {
     let plan = merge(runs.into_iter().collect());
     for run in &plan {
-        check(run, &plan, info)?;
+        check(run, &plan, mode, info)?;
     }
     if let Some(available) = info.mappings_available
         && plan.len() > available as usize
@@ -53,7 +54,12 @@ fn merge(mut runs: Vec<IovaRun>) -> Vec<IovaRun> {
     merged
 }
 
-fn check(run: &IovaRun, plan: &[IovaRun], info: &IommuInfo) -> Result<(), BusError> {
+fn check(
+    run: &IovaRun,
+    plan: &[IovaRun],
+    mode: IovaMode,
+    info: &IommuInfo,
+) -> Result<(), BusError> {
     let &IovaRun { iova: Iova(iova), len_bytes, .. } = run;
     if info.page_sizes != 0 {
         let page_len_bytes = 1 << info.page_sizes.trailing_zeros();
@@ -70,7 +76,7 @@ fn check(run: &IovaRun, plan: &[IovaRun], info: &IommuInfo) -> Result<(), BusErr
         iova,
         end: iova.saturating_add(len_bytes),
         offered: offered(ranges),
-        suggestion: suggestion(plan, ranges),
+        remedy: remedy(plan, mode, ranges),
     })
 }
 
@@ -81,10 +87,13 @@ fn offered(ranges: &[IovaRange]) -> String {
     if texts.is_empty() { "no range at all".to_owned() } else { texts.join(" and ") }
 }
 
-/// A base address, on a 1 GiB boundary so that every hugepage fits it, from which all of `plan`
-/// would fit one range.
-fn suggestion(plan: &[IovaRun], ranges: &[IovaRange]) -> String {
+/// What to start with instead. In mode `va` that is a base address, on a 1 GiB boundary so that
+/// every hugepage fits it, from which all of `plan` would lie in one range.
+fn remedy(plan: &[IovaRun], mode: IovaMode, ranges: &[IovaRange]) -> String {
     const GIB: u64 = 1 << 30;
+    if mode == IovaMode::Pa {
+        return "--iova-mode va, so that the addresses can be chosen".to_owned();
+    }
     let from = plan.first().map_or(0, |run| run.iova.0);
     let to = plan.last().map_or(0, |run| run.iova.0.saturating_add(run.len_bytes - 1));
     // Below 4 GiB live programs, their heaps, and the interrupt window.
@@ -92,7 +101,10 @@ fn suggestion(plan: &[IovaRun], ranges: &[IovaRange]) -> String {
         let base = range.first.max(4 * GIB).checked_next_multiple_of(GIB)?;
         (base.checked_add(to - from)? <= range.last).then_some(base)
     });
-    base.map_or(String::new(), |base| format!(" ({base:#x} would fit)"))
+    match base {
+        Some(base) => format!("another --base-virtaddr, such as {base:#x}"),
+        None => "another --base-virtaddr, or less memory (-m)".to_owned(),
+    }
 }
 
 /// What the table asks of the kernel; a test listens in its place.
@@ -109,10 +121,11 @@ pub(super) struct Mappings {
     made: Vec<IovaRun>,
 }
 
-/// Why a mapping couldn't be made: which, and the kernel's answer.
+/// Why a mapping couldn't be made: which, how many were before it, and the kernel's answer.
 #[derive(Debug)]
 pub(super) struct MapFailure {
     pub(super) run: IovaRun,
+    pub(super) made: usize,
     pub(super) source: io::Error,
 }
 
@@ -122,10 +135,11 @@ impl Mappings {
         let mut mappings = Self::default();
         for run in plan {
             if let Err(source) = calls.map(run) {
+                let made = mappings.len();
                 for left in mappings.remove(calls) {
                     tracing::warn!("{left}");
                 }
-                return Err(MapFailure { run: *run, source });
+                return Err(MapFailure { run: *run, made, source });
             }
             mappings.made.push(*run);
         }
@@ -191,7 +205,7 @@ mod tests {
             run(base + 2 * PAGE, base + 9 * PAGE, PAGE), // next by VA only
             run(0, 0, 0),
         ];
-        let plan = plan(runs, &info(&[BITS_39]), || None).unwrap();
+        let plan = plan(runs, IovaMode::Va, &info(&[BITS_39]), || None).unwrap();
         assert_eq!(
             plan,
             [
@@ -206,36 +220,41 @@ mod tests {
     fn memory_beyond_the_iommus_reach_is_refused_with_what_would_do() {
         let high = 1 << 40;
         let ranges = info(&[(0, 0xfedf_ffff), BITS_39]);
-        let error = plan([run(high, high, PAGE)], &ranges, || None).unwrap_err().to_string();
+        let error =
+            plan([run(high, high, PAGE)], IovaMode::Va, &ranges, || None).unwrap_err().to_string();
         assert_eq!(
             error,
             "DMA memory at IOVA 0x10000000000..0x10000200000 can't be mapped: this machine's \
-             IOMMU offers 0x0–0xfedfffff and 0xfef00000–0x7fffffffff; choose another \
-             --base-virtaddr (0x100000000 would fit)"
+             IOMMU offers 0x0–0xfedfffff and 0xfef00000–0x7fffffffff; start with another \
+             --base-virtaddr, such as 0x100000000"
         );
         // One that starts inside and ends outside, and one over the interrupt window.
         for (iova, len) in [(0x7f_ffe0_0000, 2 * PAGE), (0xfec0_0000, 4 * PAGE)] {
-            let error = plan([run(iova, iova, len)], &ranges, || None).unwrap_err();
+            let error = plan([run(iova, iova, len)], IovaMode::Va, &ranges, || None).unwrap_err();
             assert!(matches!(error, BusError::IovaOutOfRange { .. }), "{error}");
         }
         // The very last page of a range still fits.
-        assert!(plan([run(PAGE, 0x7f_ffe0_0000, PAGE)], &ranges, || None).is_ok());
+        assert!(plan([run(PAGE, 0x7f_ffe0_0000, PAGE)], IovaMode::Va, &ranges, || None).is_ok());
         // Nothing would fit: nothing is suggested.
         let small = info(&[(0, 0xffff_ffff)]);
-        let error = plan([run(high, high, PAGE)], &small, || None).unwrap_err().to_string();
-        assert!(error.ends_with("choose another --base-virtaddr"), "{error}");
+        let error =
+            plan([run(high, high, PAGE)], IovaMode::Va, &small, || None).unwrap_err().to_string();
+        assert!(error.ends_with("another --base-virtaddr, or less memory (-m)"), "{error}");
+        let error = plan([run(PAGE, high, PAGE)], IovaMode::Pa, &small, || None).unwrap_err();
+        assert!(error.to_string().contains("--iova-mode va"), "{error}");
     }
 
     #[test]
     fn a_kernel_that_names_no_ranges_is_not_second_guessed() {
         let info = IommuInfo { ranges: None, ..info(&[]) };
-        assert!(plan([run(1 << 50, 1 << 50, PAGE)], &info, || None).is_ok());
+        assert!(plan([run(1 << 50, 1 << 50, PAGE)], IovaMode::Va, &info, || None).is_ok());
     }
 
     #[test]
     fn memory_off_the_iommus_pages_is_refused() {
         for (va, iova, len) in [(PAGE, PAGE, 0x800), (PAGE, PAGE + 0x10, PAGE)] {
-            let error = plan([run(va, iova, len)], &info(&[(0, u64::MAX)]), || None).unwrap_err();
+            let error = plan([run(va, iova, len)], IovaMode::Va, &info(&[(0, u64::MAX)]), || None)
+                .unwrap_err();
             assert!(matches!(error, BusError::IovaMisaligned { page_len_bytes: 4096, .. }));
         }
     }
@@ -244,11 +263,10 @@ mod tests {
     fn too_many_mappings_are_refused_by_name_of_the_limit() {
         let runs: Vec<_> = (0..3).map(|n| run(n * 4 * PAGE, n * 4 * PAGE, PAGE)).collect();
         let info = IommuInfo { mappings_available: Some(2), ..info(&[(0, u64::MAX)]) };
-        let error = plan(runs, &info, || Some(5)).unwrap_err().to_string();
+        let error = plan(runs, IovaMode::Va, &info, || Some(5)).unwrap_err().to_string();
         assert!(
-            error.starts_with(
-                "3 DMA mappings are needed, 2 are to be had (dma_entry_limit is 5): "
-            ),
+            error
+                .starts_with("3 DMA mappings are needed, 2 are to be had (dma_entry_limit is 5): "),
             "{error}"
         );
     }
@@ -284,7 +302,7 @@ mod tests {
         let plan: Vec<_> = (0..4).map(|n| run(n * 4 * PAGE, n * 4 * PAGE, PAGE)).collect();
         let kernel = Kernel { limit: 3, ..Kernel::default() };
         let failure = Mappings::make(&plan, &kernel).unwrap_err();
-        assert_eq!(failure.run, plan[3]);
+        assert_eq!((failure.run, failure.made), (plan[3], 3));
         assert_eq!(failure.source.raw_os_error(), Some(libc::ENOSPC));
         assert!(kernel.mapped.borrow().is_empty());
     }
@@ -327,7 +345,7 @@ mod tests {
                     })
                     .collect()
             };
-            let plan = plan(runs.clone(), &info(&[(0, u64::MAX)]), || None).unwrap();
+            let plan = plan(runs.clone(), IovaMode::Va, &info(&[(0, u64::MAX)]), || None).unwrap();
             prop_assert_eq!(pages(&plan), pages(&runs));
             prop_assert!(plan.len() <= runs.len());
             let kernel = Kernel { limit: 100, ..Kernel::default() };
