@@ -9,4 +9,4 @@ mod array;
 mod slots;
 
 pub use array::{Area, Array, Cell, DmaError, Entry, Word, full_barrier};
-pub use slots::Slots;
+pub use slots::{Slots, Table};

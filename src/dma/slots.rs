@@ -53,6 +53,38 @@ impl<T> Slots<T> {
     }
 }
 
+/// A power of two of small values, reached by masked indexes: a driver's private notes on its
+/// descriptors, out of the device's reach.
+#[derive(Debug)]
+pub struct Table<T> {
+    values: Box<[T]>,
+}
+
+impl<T: Copy> Table<T> {
+    /// `count` values (rounded up to a power of two), each made from its index.
+    #[must_use]
+    pub fn new(count: usize, value: impl Fn(usize) -> T) -> Self {
+        Self { values: (0..count.max(1).next_power_of_two()).map(value).collect() }
+    }
+
+    /// Value `index`.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, index: usize) -> T {
+        let masked = index & (self.values.len() - 1);
+        // SAFETY: the length is a power of two and not zero, so the masked index is below it.
+        unsafe { *self.values.get_unchecked(masked) }
+    }
+
+    /// Sets value `index`.
+    #[inline(always)]
+    pub fn set(&mut self, index: usize, value: T) {
+        let masked = index & (self.values.len() - 1);
+        // SAFETY: as above.
+        unsafe { *self.values.get_unchecked_mut(masked) = value };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

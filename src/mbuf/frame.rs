@@ -152,6 +152,19 @@ impl Mbuf {
         T::ref_from_prefix(self.data()).ok().map(|(view, _)| view)
     }
 
+    /// The `count` bytes right in front of the data, where devices put their own headers; `None`
+    /// if the headroom has fewer.
+    #[inline(always)]
+    #[must_use]
+    pub fn prefix(&self, count: u16) -> Option<&[u8]> {
+        let header = self.header();
+        let start = header.data_off.checked_sub(count)?;
+        // SAFETY: inside the headroom, which is part of the buffer; initialised as `data` is.
+        Some(unsafe {
+            std::slice::from_raw_parts(header.buf.add(usize::from(start)), usize::from(count))
+        })
+    }
+
     /// Free bytes in front of the data.
     #[inline(always)]
     #[must_use]

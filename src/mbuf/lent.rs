@@ -108,21 +108,45 @@ impl Lent {
         Mbuf::from_header(header)
     }
 
-    /// The device has put `len_bytes` bytes into the room ([`Self::room_iova`]).
+    /// The device has written `len_bytes` bytes, from `prefix` bytes in front of the room
+    /// ([`Self::room_iova`]) on; the first `skip` of them are its own header, the rest is data.
     ///
-    /// The length is what the device said, and isn't believed: more than the room comes back as
-    /// an error that holds the frame, empty.
+    /// The length is what the device said, and isn't believed: less than `skip`, or more than
+    /// there is room for, comes back as an error that holds the frame, empty.
     #[inline(always)]
-    pub fn take_back_filled(self, len_bytes: u32, port: u16) -> Result<Mbuf, Mbuf> {
-        let fits = len_bytes <= u32::from(self.room_len_bytes());
-        let len = if fits { len_bytes } else { 0 };
+    pub fn take_back_written(
+        self,
+        prefix: u16,
+        skip: u16,
+        len_bytes: u32,
+        port: u16,
+    ) -> Result<Mbuf, Mbuf> {
+        let room = u32::from(self.room_len_bytes()) + u32::from(prefix);
+        let fits = prefix <= HEADROOM_BYTES && (u32::from(skip)..=room).contains(&len_bytes);
         let mut mbuf = self.take_back();
         let header = mbuf.header_mut();
-        header.data_off = HEADROOM_BYTES;
-        header.data_len = len as u16; // at most the room, a u16
-        header.packet_len = len;
         header.port = port;
-        if fits { Ok(mbuf) } else { Err(mbuf) }
+        if fits {
+            let len = len_bytes - u32::from(skip);
+            header.data_off = HEADROOM_BYTES - prefix + skip;
+            header.data_len = len as u16; // at most room and prefix, which fit the buffer
+            header.packet_len = len;
+            Ok(mbuf)
+        } else {
+            header.data_off = HEADROOM_BYTES;
+            header.data_len = 0;
+            header.packet_len = 0;
+            Err(mbuf)
+        }
+    }
+
+    /// The device has written `len_bytes` bytes into the room.
+    ///
+    /// # Errors
+    /// As for [`Self::take_back_written`].
+    #[inline(always)]
+    pub fn take_back_filled(self, len_bytes: u32, port: u16) -> Result<Mbuf, Mbuf> {
+        self.take_back_written(0, 0, len_bytes, port)
     }
 
     /// The device was reset: whatever it had comes back, with undefined data.

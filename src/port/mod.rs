@@ -137,6 +137,12 @@ pub trait Port: Send {
     /// If the device doesn't answer.
     fn link(&mut self) -> Result<Link, PortError>;
 
+    /// Whether the device has said, by interrupt, that its link may have changed since this was
+    /// asked last. Always true for a device that can't say: then ask [`Self::link`] now and then.
+    fn link_changed(&mut self) -> bool {
+        true
+    }
+
     /// Receives every frame on the wire, or only those meant for it.
     ///
     /// # Errors
@@ -151,6 +157,12 @@ pub trait Port: Send {
 
     /// What passed since it was made.
     fn stats(&self) -> PortStats;
+
+    /// What the device did that makes it unusable until it is stopped and started again: a lie
+    /// that can't be just counted, or its own word that it needs a reset.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 
     /// Whether the device is being taken away (unplugged, or asked back by the kernel).
     fn removed(&self) -> bool;

@@ -41,6 +41,9 @@ pub struct QueueCounters {
     pub bad_length: Counter,
     /// Frames of an impossible chain.
     pub bad_chain: Counter,
+    /// Not 0: the device claimed to have completed more than it was given, and the queue does
+    /// nothing more until the port is started again.
+    pub broken: Counter,
 }
 
 impl QueueCounters {

@@ -1,0 +1,146 @@
+//! What driver and device agree on (virtio 1.3, 2.2 and 5.1.3).
+
+use std::fmt;
+
+use packetboat::memory::IovaMode;
+use packetboat::port::PortError;
+use virtio_bindings::virtio_config as config;
+use virtio_bindings::virtio_net as net;
+
+/// A set of feature bits.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features(u64);
+
+macro_rules! features {
+    ($($name:ident = $bit:expr, $text:literal;)*) => {
+        impl Features {
+            $(#[doc = $text] pub const $name: Self = Self(1 << $bit);)*
+            const NAMES: &'static [(u32, &'static str)] = &[$(($bit, $text)),*];
+        }
+    };
+}
+features! {
+    MTU = net::VIRTIO_NET_F_MTU, "VIRTIO_NET_F_MTU";
+    MAC = net::VIRTIO_NET_F_MAC, "VIRTIO_NET_F_MAC";
+    MRG_RXBUF = net::VIRTIO_NET_F_MRG_RXBUF, "VIRTIO_NET_F_MRG_RXBUF";
+    STATUS = net::VIRTIO_NET_F_STATUS, "VIRTIO_NET_F_STATUS";
+    CTRL_VQ = net::VIRTIO_NET_F_CTRL_VQ, "VIRTIO_NET_F_CTRL_VQ";
+    CTRL_RX = net::VIRTIO_NET_F_CTRL_RX, "VIRTIO_NET_F_CTRL_RX";
+    MQ = net::VIRTIO_NET_F_MQ, "VIRTIO_NET_F_MQ";
+    VERSION_1 = config::VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1";
+    ACCESS_PLATFORM = config::VIRTIO_F_ACCESS_PLATFORM, "VIRTIO_F_ACCESS_PLATFORM";
+}
+
+impl Features {
+    /// All that this driver knows how to use.
+    pub const SUPPORTED: Self = Self(
+        Self::MTU.0
+            | Self::MAC.0
+            | Self::MRG_RXBUF.0
+            | Self::STATUS.0
+            | Self::CTRL_VQ.0
+            | Self::CTRL_RX.0
+            | Self::MQ.0
+            | Self::VERSION_1.0
+            | Self::ACCESS_PLATFORM.0,
+    );
+
+    /// From the device's words, low 32 bits first.
+    #[must_use]
+    pub fn from_words(low: u32, high: u32) -> Self {
+        Self(u64::from(high) << 32 | u64::from(low))
+    }
+
+    /// The low and the high 32 bits.
+    #[must_use]
+    pub fn words(self) -> (u32, u32) {
+        (self.0 as u32, (self.0 >> 32) as u32)
+    }
+
+    /// Whether all of `other` are in it.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)?;
+        for (bit, name) in Self::NAMES {
+            if self.0 & 1 << bit != 0 {
+                write!(f, " {}", name.trim_start_matches("VIRTIO_").trim_start_matches("NET_F_"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Picks what to use of what the device offers.
+///
+/// # Errors
+/// If something is missing without which the driver can't work; it is named.
+pub(crate) fn choose(
+    device: &str,
+    offered: Features,
+    iova_mode: IovaMode,
+) -> Result<Features, PortError> {
+    let missing = |what: &str, name: &str, why: &str| PortError::Unsupported {
+        device: device.to_owned(),
+        what: what.to_owned(),
+        why: format!("it doesn't offer {name}; {why} (it offers {offered:?})"),
+    };
+    if !offered.has(Features::VERSION_1) {
+        return Err(missing(
+            "be driven by the virtio 1.x interface",
+            "VIRTIO_F_VERSION_1",
+            "a legacy device isn't supported; with QEMU: disable-legacy=on",
+        ));
+    }
+    // Without it the device takes the addresses in descriptors for physical ones and goes past the
+    // IOMMU (virtio 1.3, 6.1). Where our addresses aren't physical, it would write anywhere.
+    if iova_mode == IovaMode::Va && !offered.has(Features::ACCESS_PLATFORM) {
+        return Err(missing(
+            "be given IOMMU addresses (--iova-mode=va)",
+            "VIRTIO_F_ACCESS_PLATFORM",
+            "its DMA would go past the IOMMU; with QEMU: iommu_platform=on",
+        ));
+    }
+    let mut chosen = offered.and(Features::SUPPORTED);
+    // Both are commands, and a device without the queue for them can't take any.
+    if !chosen.has(Features::CTRL_VQ) {
+        chosen = chosen.without(Features::CTRL_RX).without(Features::MQ);
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDED: u64 = Features::VERSION_1.0 | Features::ACCESS_PLATFORM.0;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = choose("dev", Features(NEEDED & !Features::VERSION_1.0), IovaMode::Va);
+        assert!(error.unwrap_err().to_string().contains("VIRTIO_F_VERSION_1"));
+        let error = choose("dev", Features::VERSION_1, IovaMode::Va);
+        assert!(error.unwrap_err().to_string().contains("VIRTIO_F_ACCESS_PLATFORM"));
+        assert_eq!(choose("dev", Features::VERSION_1, IovaMode::Pa).unwrap(), Features::VERSION_1);
+    }
+
+    #[test]
+    fn unknown_features_and_those_without_their_base_are_left() {
+        let offered = Features(NEEDED | Features::MQ.0 | Features::CTRL_RX.0 | 1 | 1 << 60);
+        assert_eq!(choose("dev", offered, IovaMode::Va).unwrap(), Features(NEEDED));
+        assert_eq!(choose("dev", Features(!0), IovaMode::Va).unwrap(), Features::SUPPORTED);
+    }
+}

@@ -1,0 +1,5 @@
+//! Virtqueues.
+
+mod split;
+
+pub(crate) use split::{Broken, Descriptor, SplitRing, Used};
