@@ -1,0 +1,178 @@
+//! The order in which things start, and stop.
+
+use std::sync::Arc;
+
+use super::error::EalError;
+use super::lcore::{self, Lcore, LcoreThread};
+use super::options::Options;
+use crate::bus::vfio::Container;
+use crate::bus::{Device, SelectedFunction, scan};
+use crate::memory::{Memory, Size, preflight};
+use crate::sys::cpu;
+use crate::sys::sysroot::SysRoot;
+
+/// What a run will use. Making it takes nothing from the machine.
+#[derive(Debug)]
+pub struct Plan {
+    options: Options,
+    root: SysRoot,
+    lcores: Vec<Lcore>,
+    devices: Vec<SelectedFunction>,
+}
+
+impl Plan {
+    /// Looks for lcores and devices, and checks the options against them.
+    ///
+    /// # Errors
+    /// If `-l` names a CPU that isn't there or not allowed, or `-a` or `-b` a device that isn't.
+    pub fn make(options: &Options) -> Result<Self, EalError> {
+        Self::make_on(options, SysRoot::default())
+    }
+
+    /// The same on a machine whose `/sys` and `/proc` stand in `root`.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn make_on(options: &Options, root: SysRoot) -> Result<Self, EalError> {
+        let lcores = lcore::choose(options, &root)?;
+        let devices = match options.no_pci {
+            true => Vec::new(),
+            false => options.selection().apply(&scan(&root))?,
+        };
+        Ok(Self { options: options.clone(), root, lcores, devices })
+    }
+
+    /// The lcores, in order of their numbers.
+    #[must_use]
+    pub fn lcores(&self) -> &[Lcore] {
+        &self.lcores
+    }
+
+    /// The lcore that `--main-lcore` names, or the first.
+    #[must_use]
+    pub fn main_lcore(&self) -> Option<Lcore> {
+        let named = |lcore: &&Lcore| Some(lcore.id) == self.options.main_lcore;
+        self.lcores.iter().find(named).or(self.lcores.first()).copied()
+    }
+
+    /// The devices, in order of their addresses.
+    #[must_use]
+    pub fn devices(&self) -> &[SelectedFunction] {
+        &self.devices
+    }
+
+    /// Whether `-a` named this device, so that leaving it out would be a surprise.
+    #[must_use]
+    pub fn is_named(&self, device: &SelectedFunction) -> bool {
+        use crate::bus::Place;
+        let here = Place::Pci(device.function.address);
+        self.options.allow.iter().any(|entry| entry.place == here)
+    }
+
+    /// Reserves memory, `needed_bytes` at least, and opens VFIO if there are devices.
+    ///
+    /// # Errors
+    /// If there is too little memory, too little of it may be locked, or there is no VFIO. What
+    /// was taken until then is given back.
+    pub fn start(self, needed_bytes: u64) -> Result<Eal, EalError> {
+        let cpus = self.lcores.iter().map(|lcore| lcore.cpu).collect();
+        let config = self.options.memory_config(needed_bytes, cpus, self.root.clone());
+        let memory = Memory::reserve(&config)?;
+        tracing::debug!(
+            "{} of memory in {} segments, IOVA mode {}; {} are needed",
+            Size(memory.len_bytes()),
+            memory.segments().len(),
+            memory.iova_mode(),
+            Size(needed_bytes)
+        );
+        let container = if self.devices.is_empty() {
+            None
+        } else {
+            preflight::memlock_check(memory.len_bytes())?;
+            Some(Container::new(&self.root, Arc::clone(&memory))?)
+        };
+        if self.options.main_lcore.is_some()
+            && let Some(Lcore { id: lcore, cpu, .. }) = self.main_lcore()
+        {
+            cpu::pin_current_thread(cpu).map_err(|source| EalError::Pin { lcore, cpu, source })?;
+        }
+        Ok(Eal { lcores: self.lcores, container, memory })
+    }
+}
+
+/// What a run has: memory, the IOMMU's view of it, lcores.
+///
+/// Devices and pools keep what they need of it alive, so the order in which an application drops
+/// them and this doesn't matter.
+#[derive(Debug)]
+pub struct Eal {
+    lcores: Vec<Lcore>,
+    container: Option<Arc<Container>>,
+    memory: Arc<Memory>,
+}
+
+impl Eal {
+    /// [`Plan::make`] and [`Plan::start`] in one, for applications with nothing to check between.
+    ///
+    /// # Errors
+    /// As both of them.
+    pub fn start(options: &Options, needed_bytes: u64) -> Result<Self, EalError> {
+        Plan::make(options)?.start(needed_bytes)
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// The lcores, in order of their numbers.
+    #[must_use]
+    pub fn lcores(&self) -> &[Lcore] {
+        &self.lcores
+    }
+
+    /// Opens a device of the plan; the memory is mapped for it then.
+    ///
+    /// # Errors
+    /// If it can't be had: each reason has its own error.
+    pub fn open(&self, device: &SelectedFunction) -> Result<Box<dyn Device>, EalError> {
+        let container = self
+            .container
+            .as_ref()
+            .ok_or_else(|| EalError::NoContainer { device: device.function.to_string() })?;
+        Ok(Box::new(container.open(&device.function)?))
+    }
+
+    /// A thread that is that lcore, pinned to its CPU, waiting for work.
+    ///
+    /// # Errors
+    /// If the thread can't be had, or not there, or another thread is that lcore.
+    pub fn lcore(&self, lcore: Lcore) -> Result<LcoreThread, EalError> {
+        LcoreThread::start(lcore)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_devices_a_run_needs_no_vfio() {
+        let options = Options { no_pci: true, no_huge: true, ..Options::default() };
+        let plan = Plan::make(&options).unwrap();
+        assert!(plan.devices().is_empty());
+        assert_eq!(plan.main_lcore(), plan.lcores().first().copied());
+        let eal = plan.start(3 << 20).unwrap();
+        assert_eq!(eal.memory().len_bytes(), 3 << 20);
+        let lcore = Lcore { id: 113, ..eal.lcores()[0] };
+        assert_eq!(eal.lcore(lcore).unwrap().launch(|| 7).join().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_an_error_before_anything_is_taken() {
+        let allow = vec!["dead:be:1f.7".parse().unwrap()];
+        let error = Plan::make(&Options { allow, ..Options::default() }).unwrap_err();
+        assert!(error.to_string().starts_with("-a dead:be:1f.7: "), "{error}");
+    }
+}
