@@ -1,0 +1,24 @@
+//! The drivers that this program links, and which of them drives a device.
+
+use packetboat::bus::{PciFunction, PciIds};
+use packetboat::port::Driver;
+
+use crate::error::Error;
+
+/// All of them. This list is what binds application and drivers together.
+pub static DRIVERS: &[&dyn Driver] = &[];
+
+/// The driver for a device with these ids.
+pub fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
+    DRIVERS.iter().find(|driver| driver.supports(ids)).copied()
+}
+
+/// No driver here knows that device: an error that says which there are.
+pub fn unsupported(function: &PciFunction) -> Error {
+    let linked: Vec<&str> = DRIVERS.iter().map(|driver| driver.name()).collect();
+    Error::NoDriver {
+        device: function.to_string(),
+        ids: function.ids.to_string(),
+        linked: linked.join(", "),
+    }
+}

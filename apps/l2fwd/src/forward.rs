@@ -1,0 +1,193 @@
+//! The forwarding loop.
+
+use packetboat::eal::StopFlag;
+use packetboat::mbuf::{Burst, Mbuf};
+use packetboat::net::{EthernetHeader, MacAddress};
+use packetboat::port::RxQueue;
+use packetboat::sys::tsc;
+
+use crate::counters::LcoreCounters;
+use crate::txbuffer::TxBuffer;
+
+/// Frames wait in a transmit buffer for this long at most, in microseconds.
+pub const DRAIN_US: u64 = 100;
+
+/// An lcore's whole life. It owns its lanes, so nothing here is shared.
+pub fn forward(lanes: &mut [Lane], burst_len: usize, stop: &StopFlag, lcore: &LcoreCounters) {
+    let mut burst = Burst::with_limit(burst_len);
+    let drain_ticks = tsc::ticks_from_us(DRAIN_US);
+    let mut now = tsc::now();
+    let mut drained = now;
+    while !stop.is_set() {
+        let mut turn = Turn::default();
+        for lane in &mut *lanes {
+            for rx in &mut lane.rx {
+                rx.receive(&mut burst);
+                turn.polled(burst.len());
+                for frame in burst.iter_mut() {
+                    lane.rewrite.apply(frame);
+                }
+                lane.tx.send(&mut burst); // takes all; what its queue has no room for is counted
+            }
+        }
+        let before = std::mem::replace(&mut now, tsc::now());
+        lcore.add(&turn, now.wrapping_sub(before));
+        if now.wrapping_sub(drained) >= drain_ticks {
+            lanes.iter_mut().for_each(|lane| lane.tx.drain());
+            drained = now;
+        }
+    }
+    lanes.iter_mut().for_each(|lane| lane.tx.drain());
+}
+
+/// The way from one port to another on one lcore.
+#[derive(Debug)]
+pub struct Lane {
+    /// The port that frames come from.
+    pub from: u16,
+    /// The receive queues of that port that this lcore polls, with ascending numbers.
+    pub rx: Vec<Box<dyn RxQueue>>,
+    /// What is done to each frame.
+    pub rewrite: Rewrite,
+    /// The port that frames go to.
+    pub to: u16,
+    /// This lcore's transmit queue of that port.
+    pub tx: TxBuffer,
+}
+
+/// What is done to a frame between two ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Nothing.
+    Keep,
+    /// Its Ethernet addresses are replaced.
+    Addresses {
+        /// The new destination.
+        destination: MacAddress,
+        /// The new source.
+        source: MacAddress,
+    },
+}
+
+impl Rewrite {
+    /// As DPDK's l2fwd does it: to 02:00:00:00:00:PORT, from the address of the port it leaves by.
+    pub fn for_port(port: u16, port_mac: MacAddress) -> Self {
+        let [high, low] = port.to_be_bytes();
+        Self::Addresses { destination: MacAddress([2, 0, 0, 0, high, low]), source: port_mac }
+    }
+
+    /// Does it. A frame too short for a header is left as it is.
+    #[inline(always)]
+    pub fn apply(&self, frame: &mut Mbuf) {
+        if let Self::Addresses { destination, source } = *self
+            && let Some(header) = frame.view_mut::<EthernetHeader>()
+        {
+            header.destination = destination;
+            header.source = source;
+        }
+    }
+}
+
+/// What one turn over all lanes found.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Turn {
+    /// Polls of a receive queue.
+    pub polls: u64,
+    /// Those that found frames.
+    pub found: u64,
+    /// The frames.
+    pub frames: u64,
+}
+
+impl Turn {
+    #[inline(always)]
+    fn polled(&mut self, frames: usize) {
+        self.polls += 1;
+        self.found += u64::from(frames != 0);
+        self.frames += frames as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::testing::{self, Wire};
+
+    const PORT_MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 9]);
+
+    /// Two ports, forwarded until all of the frames put in have come out.
+    fn forwarded(rewrite: [Rewrite; 2], frames: usize, burst_len: usize) -> [Vec<Vec<u8>>; 2] {
+        let pool = testing::pool(512);
+        let stop = StopFlag::new();
+        let wires = [Wire::new(64), Wire::new(64)];
+        for (port, wire) in wires.iter().enumerate() {
+            for number in 0..frames {
+                wire.arrive(testing::frame(port, number));
+            }
+        }
+        let mut lanes: Vec<Lane> = [(0, 1), (1, 0)]
+            .into_iter()
+            .map(|(from, to)| Lane {
+                from: from as u16,
+                rx: vec![wires[from].rx(&pool)],
+                rewrite: rewrite[from],
+                to: to as u16,
+                tx: TxBuffer::new(wires[to].tx(), burst_len),
+            })
+            .collect();
+        let counters = Arc::new(LcoreCounters::default());
+        let all = wires.clone();
+        let stopper = stop.clone();
+        let waiter = std::thread::spawn(move || {
+            testing::wait_until(|| all.iter().all(|wire| wire.sent_len() == frames));
+            stopper.set();
+        });
+        forward(&mut lanes, burst_len, &stop, &counters);
+        waiter.join().unwrap();
+        drop(lanes);
+        let read = counters.read();
+        assert_eq!(read.frames, 2 * frames as u64);
+        assert!(read.found <= read.polls && read.found >= read.frames.div_ceil(burst_len as u64));
+        assert!(read.busy_ticks > 0 && read.busy_ticks <= read.ticks);
+        let sent = wires.map(|wire| wire.take_sent());
+        assert_eq!(pool.objects().available(), 512);
+        sent
+    }
+
+    #[test]
+    fn frames_leave_by_the_other_port_in_order_and_rewritten() {
+        let rewrite = [Rewrite::for_port(1, PORT_MAC), Rewrite::for_port(0x102, PORT_MAC)];
+        let [out_0, out_1] = forwarded(rewrite, 1000, 32);
+        for (sent, from, last) in [(out_1, 0, [0, 1]), (out_0, 1, [1, 2])] {
+            assert_eq!(sent.len(), 1000);
+            for (number, frame) in sent.iter().enumerate() {
+                let mut wanted = testing::frame(from, number);
+                wanted[..6].copy_from_slice(&[2, 0, 0, 0, last[0], last[1]]);
+                wanted[6..12].copy_from_slice(&PORT_MAC.0);
+                assert_eq!(*frame, wanted, "frame {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_are_kept_are_kept_and_a_lone_frame_does_not_wait_for_others() {
+        for frames in [1, 77] {
+            let [out_0, out_1] = forwarded([Rewrite::Keep, Rewrite::Keep], frames, 32);
+            let arrived =
+                |port| (0..frames).map(|n| testing::frame(port, n)).collect::<Vec<_>>();
+            assert_eq!(out_0, arrived(1));
+            assert_eq!(out_1, arrived(0));
+        }
+    }
+
+    #[test]
+    fn a_frame_shorter_than_a_header_is_left_alone() {
+        let pool = testing::pool(1);
+        let mut frame = pool.alloc().unwrap();
+        frame.append(13).unwrap().fill(7);
+        Rewrite::for_port(0, PORT_MAC).apply(&mut frame);
+        assert_eq!(frame.data(), [7; 13]);
+    }
+}

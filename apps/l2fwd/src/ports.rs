@@ -1,0 +1,88 @@
+//! The ports that frames come in and go out by, from open to let go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use packetboat::mbuf::MbufPool;
+use packetboat::port::{Link, Port, PortConfig, PortError, PortInfo, Queues};
+use packetboat::telemetry::Counter;
+
+use crate::sizing::USUAL_DESCRIPTORS;
+
+/// A port in use.
+pub struct OpenPort {
+    /// Its number.
+    pub number: u16,
+    /// Its control side.
+    pub port: Box<dyn Port>,
+    /// What it said of itself.
+    pub info: PortInfo,
+    /// How it was set up.
+    pub config: PortConfig,
+    /// The link as it was last seen; none before the first look.
+    pub link: Option<Link>,
+    /// Frames that found one of its transmit queues full.
+    pub queue_full: Vec<Arc<Counter>>,
+}
+
+impl OpenPort {
+    /// Takes a port over and sets it up, with descriptors as asked for or a usual number.
+    ///
+    /// # Errors
+    /// If the device can't do what is asked.
+    pub fn configure(
+        mut port: Box<dyn Port>,
+        wanted: PortConfig,
+    ) -> Result<Self, PortError> {
+        let info = port.info();
+        // A driver's default may be a server's; what was reckoned with is enough here.
+        let usual = |asked: Option<u16>, limits: packetboat::port::DescriptorLimits| {
+            let too_many = limits.default > USUAL_DESCRIPTORS && limits.allow(USUAL_DESCRIPTORS);
+            asked.or(too_many.then_some(USUAL_DESCRIPTORS))
+        };
+        let config = PortConfig {
+            rx_descriptors: usual(wanted.rx_descriptors, info.rx_descriptors),
+            tx_descriptors: usual(wanted.tx_descriptors, info.tx_descriptors),
+            ..wanted
+        };
+        port.configure(&config)?;
+        let number = config.number;
+        Ok(Self { number, port, info, config, link: None, queue_full: Vec::new() })
+    }
+
+    /// Descriptors of each receive queue.
+    pub fn rx_descriptors(&self) -> u16 {
+        self.config.rx_descriptors.unwrap_or(self.info.rx_descriptors.default)
+    }
+
+    /// Descriptors of each transmit queue.
+    pub fn tx_descriptors(&self) -> u16 {
+        self.config.tx_descriptors.unwrap_or(self.info.tx_descriptors.default)
+    }
+
+    /// Starts it, receiving into mbufs of `pool`, with promiscuous mode as asked for.
+    ///
+    /// # Errors
+    /// If it doesn't start, or can't be made promiscuous; it is stopped then.
+    pub fn start(&mut self, pool: &MbufPool, promiscuous: bool) -> Result<Queues, PortError> {
+        let pools = vec![pool.clone(); usize::from(self.config.rx_queues)];
+        let queues = self.port.start(&pools)?;
+        match self.port.set_promiscuous(promiscuous) {
+            // A device that can't filter receives everything, which is only less than perfect.
+            Err(error @ PortError::Unsupported { .. }) if !promiscuous => {
+                tracing::debug!("port {}: {error}", self.number);
+            }
+            Err(error) => {
+                if let Err(second) = self.port.stop(queues) {
+                    tracing::error!("port {}: {second}", self.number);
+                }
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
+        Ok(queues)
+    }
+}
+
+/// Ports by number.
+pub type Ports = BTreeMap<u16, OpenPort>;

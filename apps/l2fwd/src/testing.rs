@@ -1,0 +1,145 @@
+//! Queues over real mbufs with no device behind them, for tests.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig};
+use packetboat::memory::{Memory, MemoryConfig};
+use packetboat::port::{RxQueue, TxQueue};
+
+/// A pool of `count` mbufs in normal memory.
+pub fn pool(count: usize) -> MbufPool {
+    let memory = Memory::reserve(&MemoryConfig::no_huge(4)).unwrap();
+    let config = MbufPoolConfig { cache_size: 0, ..MbufPoolConfig::new("test", count) };
+    MbufPool::new(&memory, &config).unwrap()
+}
+
+/// A frame that tells where it came from, of a length between 60 and 1514 bytes.
+pub fn frame(port: usize, number: usize) -> Vec<u8> {
+    let len = 60 + number * 97 % 1455;
+    (0..len).map(|at| (at * 7 + number * 31 + port * 101) as u8).collect()
+}
+
+/// Waits for something that happens within seconds.
+pub fn wait_until(done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "it didn't happen within 20 s");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What is outside of a port.
+#[derive(Debug, Clone)]
+pub struct Wire(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    arriving: VecDeque<Vec<u8>>,
+    /// Sent, not fetched back: at most `slots`.
+    in_flight: VecDeque<Mbuf>,
+    slots: usize,
+    held: bool,
+    sent: Vec<Vec<u8>>,
+}
+
+impl Wire {
+    /// A port whose transmit queue has `slots` descriptors.
+    pub fn new(slots: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            arriving: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            slots,
+            held: false,
+            sent: Vec::new(),
+        })))
+    }
+
+    /// A frame comes in.
+    pub fn arrive(&self, frame: Vec<u8>) {
+        self.state().arriving.push_back(frame);
+    }
+
+    /// Nothing that was sent is done with until [`Self::release`].
+    pub fn hold(&self) {
+        self.state().held = true;
+    }
+
+    /// The device goes on.
+    pub fn release(&self) {
+        self.state().held = false;
+    }
+
+    /// Frames that went out so far.
+    pub fn sent_len(&self) -> usize {
+        self.state().sent.len()
+    }
+
+    /// Those frames.
+    pub fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.state().sent)
+    }
+
+    /// The port's receive queue.
+    pub fn rx(&self, pool: &MbufPool) -> Box<dyn RxQueue> {
+        Box::new(Rx { wire: self.clone(), pool: pool.clone() })
+    }
+
+    /// The port's transmit queue.
+    pub fn tx(&self) -> Box<dyn TxQueue> {
+        Box::new(Tx { wire: self.clone() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[derive(Debug)]
+struct Rx {
+    wire: Wire,
+    pool: MbufPool,
+}
+
+impl RxQueue for Rx {
+    fn receive(&mut self, burst: &mut Burst) {
+        let mut state = self.wire.state();
+        while burst.room() > 0 && !state.arriving.is_empty() {
+            let Some(mut mbuf) = self.pool.alloc() else { return };
+            let Some(frame) = state.arriving.pop_front() else { return };
+            mbuf.append(frame.len()).unwrap().copy_from_slice(&frame);
+            burst.push(mbuf).unwrap();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Tx {
+    wire: Wire,
+}
+
+impl TxQueue for Tx {
+    fn send(&mut self, burst: &mut Burst) {
+        self.reclaim();
+        let mut state = self.wire.state();
+        while state.in_flight.len() < state.slots {
+            let Some(mbuf) = burst.pop_front() else { return };
+            state.sent.push(mbuf.data().to_vec());
+            state.in_flight.push_back(mbuf);
+        }
+    }
+
+    fn reclaim(&mut self) {
+        let mut state = self.wire.state();
+        if !state.held {
+            state.in_flight.clear();
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        self.wire.state().in_flight.clear();
+    }
+}
