@@ -66,7 +66,7 @@ impl Area {
         let zone = memory
             .zone(&request)
             .map_err(|source| DmaError::Memory { what: name.to_owned(), source })?;
-        let iova = zone.iova_at(0).ok_or_else(|| DmaError::Part {
+        let iova = zone.iova_at(0).ok_or(DmaError::Part {
             offset: 0,
             count: 1,
             entry_len_bytes: len_bytes,
