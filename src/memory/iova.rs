@@ -150,6 +150,9 @@ struct Pagemap {
     page_len_bytes: u64,
 }
 
+/// Not a constant: it has a place.
+static PROBED: u8 = 1;
+
 const PRESENT: u64 = 1 << 63;
 const FRAME_MASK: u64 = (1 << 55) - 1;
 
@@ -159,11 +162,11 @@ impl Pagemap {
         Ok(Self { file, page_len_bytes: crate::sys::mapping::page_len_bytes() as u64 })
     }
 
-    /// Whether frame numbers can be read at all, tried on a page that is surely there.
+    /// Whether frame numbers can be read at all, tried on a page that is surely there, since it
+    /// has just been read.
     fn probe(&self) -> Result<(), MemoryError> {
-        let on_the_stack = 0_u8;
-        let address = std::hint::black_box(&raw const on_the_stack).addr();
-        self.physical(address as u64).map(|_| ())
+        std::hint::black_box(PROBED);
+        self.physical((&raw const PROBED).addr() as u64).map(|_| ())
     }
 
     fn physical(&self, va: u64) -> Result<Iova, MemoryError> {
@@ -224,12 +227,11 @@ mod tests {
         std::fs::create_dir_all(root.path(group)).unwrap();
         std::fs::create_dir_all(root.path("/proc/self")).unwrap();
         if let Some(word) = word {
-            // A stack stands near the top of the address space: a sparse file with an entry for
-            // every page that the probe may look up.
+            // Sparse, but for the entry that the probe looks up.
             let file = File::create(root.path("/proc/self/pagemap")).unwrap();
-            let entry = (&raw const word).addr() as u64 / 4096 * 8;
-            let words = word.to_ne_bytes().repeat(1024);
-            file.write_all_at(&words, entry - 4096).unwrap();
+            let page = crate::sys::mapping::page_len_bytes() as u64;
+            let position = (&raw const PROBED).addr() as u64 / page * 8;
+            file.write_all_at(&word.to_ne_bytes(), position).unwrap();
         }
         (tree, root)
     }
