@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An address that a device may be told: a virtual one in [`IovaMode::Va`], a physical one in
 /// [`IovaMode::Pa`].
@@ -150,8 +151,8 @@ struct Pagemap {
     page_len_bytes: u64,
 }
 
-/// Not a constant: it has a place.
-static PROBED: u8 = 1;
+/// What the probe looks up: a byte that is written first, so that its page is there.
+static PROBED: AtomicU8 = AtomicU8::new(0);
 
 const PRESENT: u64 = 1 << 63;
 const FRAME_MASK: u64 = (1 << 55) - 1;
@@ -162,10 +163,9 @@ impl Pagemap {
         Ok(Self { file, page_len_bytes: crate::sys::mapping::page_len_bytes() as u64 })
     }
 
-    /// Whether frame numbers can be read at all, tried on a page that is surely there, since it
-    /// has just been read.
+    /// Whether frame numbers can be read at all, tried on a page that is surely there.
     fn probe(&self) -> Result<(), MemoryError> {
-        std::hint::black_box(PROBED);
+        PROBED.store(1, Ordering::Relaxed);
         self.physical((&raw const PROBED).addr() as u64).map(|_| ())
     }
 
