@@ -1,11 +1,10 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # REPO and CACHE are used by those who source this file
 # What the scripts of this repository share. Source it, don't run it:
 #   . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 # devbind.sh and hugepages.sh don't: each is one file, to be copied to another machine on its own.
 
 # Top of the checkout, and the place outside it for what is downloaded or built once.
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck disable=SC2034 # used by those who source this file
 CACHE=${PACKETBOAT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/packetboat}
 
 # say TEXT…: a line for the person who watches.
@@ -42,8 +41,8 @@ need_package() {
         die "wanted to install '${missing[*]}', found user $(id -un), not root. Run: sudo apt-get install ${missing[*]}"
     _apt_get install -y --no-install-recommends "${missing[@]}" && return
     # The package lists may be missing (a fresh image) or too old for the mirror.
-    _apt_get update && _apt_get install -y --no-install-recommends "${missing[@]}" ||
-        die "wanted the packages '${missing[*]}', found that apt-get can't install them (its messages stand above). Run: apt-get update && apt-get install ${missing[*]}"
+    if _apt_get update && _apt_get install -y --no-install-recommends "${missing[@]}"; then return; fi
+    die "wanted the packages '${missing[*]}', found that apt-get can't install them (its messages stand above). Run: apt-get update && apt-get install ${missing[*]}"
 }
 
 # need_command COMMAND [PACKAGE]: install PACKAGE (default: COMMAND) unless COMMAND is on the PATH.
