@@ -345,7 +345,7 @@ users_of() {
         awk -v group="/dev/vfio/$group" -v noiommu="/dev/vfio/noiommu-$group" \
             -v device="/dev/vfio/devices/$(vfio_name "$1")" '
             /\/fd:$/ { count = split($0, part, "/"); pid = part[count - 1] }
-            $(NF - 1) == "->" && ($NF == group || $NF == noiommu || $NF == device) { print pid }' |
+            NF > 2 && $(NF - 1) == "->" && ($NF == group || $NF == noiommu || $NF == device) { print pid }' |
         sort -u | while read -r pid; do
         say "$pid ($(read_word "$ROOT/proc/$pid/comm"))"
     done
