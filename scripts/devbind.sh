@@ -133,6 +133,7 @@ check_options() { # NAMED…: what stands beside the options, to be resolved to 
         ((STATUS)) || die "wanted an action, found none. Run: $SELF --status  (or --help)"
     fi
     if [[ $DRIVER == none ]]; then ACTION=unbind; fi
+    DRIVER=$(driver_name "$DRIVER")
     if [[ $ACTION == bind ]]; then
         # `-b 0000:03:00.0` has lost its driver: don't go looking for a module of that name.
         if [[ $DRIVER == *:* || -e $NET/$DRIVER ]]; then
@@ -247,19 +248,20 @@ load_names() { # reads the list once, for the ids of this machine only
         for path in "$PCI"/devices/*; do
             wanted+=" $(read_word "$path/vendor"):$(read_word "$path/device")"
         done
+        # A here-string, not <(…): an initramfs may have no /dev/fd.
         while read -r vendor device name; do
-            NAMES[0x$vendor:0x$device]=$name
-        done < <(awk -v wanted="${wanted//0x/}" '
+            if [[ -n $name ]]; then NAMES[0x$vendor:0x$device]=$name; fi
+        done <<<"$(awk -v wanted="${wanted//0x/}" '
             BEGIN { count = split(wanted, ids, " "); for (i = 1; i <= count; i++) need[ids[i]] = 1 }
             /^C / { exit }                                # classes follow the devices
             /^[0-9a-f]/ { vendor = substr($0, 1, 4) }
             /^\t[0-9a-f]/ { device = substr($0, 2, 4)
-                if ((vendor ":" device) in need) print vendor, device, substr($0, 8) }' "$list")
+                if ((vendor ":" device) in need) print vendor, device, substr($0, 8) }' "$list")"
         return
     done
 }
 
-# matching_drivers BDF: prints the modules whose alias matches the device, one a line.
+# matching_drivers BDF: prints the drivers whose alias matches the device, one a line.
 matching_drivers() {
     local modules modalias vendor pattern module
     modules=$ROOT/lib/modules/$(uname -r)
@@ -272,10 +274,20 @@ matching_drivers() {
         # virtio_pci.alias=pci:v00001AF4d*sv*sd*bc*sc*i*, ended by a zero byte
         tr '\0' '\n' <"$modules/modules.builtin.modinfo" |
             awk -F'.alias=' '$2 ~ /^pci:/ { print $2, $1 }'
+        # Kernels before 6.19 list no aliases of what is built in, and this often is.
+        [[ ! -e $PCI/drivers/virtio-pci ]] || echo 'pci:v00001AF4d*sv*sd*bc*sc*i* virtio-pci'
     } 2>/dev/null | while read -r pattern module; do
         # shellcheck disable=SC2053 # the right side is a pattern
-        if [[ $modalias == $pattern ]]; then say "$module"; fi
+        if [[ $modalias == $pattern ]]; then driver_name "$module"; fi
     done | sort -u
+}
+
+driver_name() { # NAME: the module virtio_pci brings the driver virtio-pci
+    if [[ ! -e $PCI/drivers/$1 && -e $PCI/drivers/${1//_/-} ]]; then
+        say "${1//_/-}"
+    else
+        say "$1"
+    fi
 }
 
 # unused_drivers BDF: prints those that could be bound instead of the present one, with commas.
@@ -290,7 +302,7 @@ unused_drivers() {
 
 available_vfio() {
     if [[ -e $PCI/drivers/vfio-pci ]] ||
-        grep -qs '/vfio-pci\.ko' "$ROOT/lib/modules/$(uname -r)/modules.dep"; then
+        grep -Eqs '(^|/)vfio-pci\.ko' "$ROOT/lib/modules/$(uname -r)/modules.dep"; then
         say vfio-pci
     fi
 }
@@ -347,8 +359,19 @@ users_of() {
             /\/fd:$/ { count = split($0, part, "/"); pid = part[count - 1] }
             NF > 2 && $(NF - 1) == "->" && ($NF == group || $NF == noiommu || $NF == device) { print pid }' |
         sort -u | while read -r pid; do
+        # This script has what its caller holds open, and may be called by that very program.
+        if [[ ! -e $ROOT/proc/$pid ]] || is_own_process "$pid"; then continue; fi
         say "$pid ($(read_word "$ROOT/proc/$pid/comm"))"
     done
+}
+
+is_own_process() { # PID: this script, or a process that it has started
+    local pid=$1
+    while [[ -n $pid ]] && ((pid > 1)); do
+        ((pid != $$)) || return 0
+        pid=$(awk '$1 == "PPid:" { print $2 }' "$ROOT/proc/$pid/status" 2>/dev/null)
+    done
+    return 1
 }
 
 vfio_name() { # BDF: the name of its node in /dev/vfio/devices, where the kernel has that folder

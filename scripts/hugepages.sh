@@ -284,6 +284,7 @@ unmount_pages() {
 
 list_mounts() { # prints 'SIZE DIR' for each hugetlbfs
     local directory type options size
+    # $(…) with a here-string for those who read this, not <(…): an initramfs may have no /dev/fd.
     while read -r _ directory type options _; do
         [[ $type == hugetlbfs ]] || continue
         printf -v directory %b "$directory" # \040 is a space
@@ -302,7 +303,7 @@ mounted_size() { # DIR: prints the page size of the hugetlbfs mounted there, or 
             printf '%s' "$size"
             return
         fi
-    done < <(list_mounts)
+    done <<<"$(list_mounts)"
 }
 
 # ---- Showing -----------------------------------------------------------------------------------
@@ -328,9 +329,10 @@ show() {
     done
     echo
     while read -r size directory; do
+        [[ -n $size ]] || continue
         say "Hugepages of $size mounted on $directory"
         none=0
-    done < <(list_mounts)
+    done <<<"$(list_mounts)"
     if ((none)); then say 'Hugepages not mounted (needed for --huge-dir only)'; fi
 }
 
@@ -357,7 +359,9 @@ human() { # KB: the largest unit that leaves a whole number
 }
 
 pages() { # COUNT: '512 pages of 2M (1G)'
-    printf '%s' "$1 pages of $SIZE ($(human $(($1 * PAGE_KB))))"
+    local noun=pages
+    if (($1 == 1)); then noun=page; fi
+    printf '%s' "$1 $noun of $SIZE ($(human $(($1 * PAGE_KB))))"
 }
 
 node_of() { # TABLE: 'node 0'

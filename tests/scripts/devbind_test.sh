@@ -58,6 +58,18 @@ Other Network devices
     'status: three sections, names, interfaces, drivers, what is active'
 devbind --status-dev net
 says '*Active*' 'status-dev net: the same as status'
+rm "$MACHINE/lib/modules/$(uname -r)"/*
+echo 'vfio-pci.ko: vfio-pci-core.ko' >"$MACHINE/lib/modules/$(uname -r)/modules.dep"
+mv "$MACHINE/sys/bus/pci/drivers/vfio-pci" "$MACHINE/state/vfio-pci"
+devbind -s
+says 'drv=virtio-pci unused=vfio-pci *Active*' 'status: vfio-pci, not loaded, is listed'
+says "'82599ES 10-Gigabit SFI/SFP+ Network Connection 10fb' drv=vfio-pci unused=" 'status: no list of modules'
+mv "$MACHINE/state/vfio-pci" "$MACHINE/sys/bus/pci/drivers/vfio-pci"
+devbind -u 05:00.0 --force
+devbind -s
+says "1041' unused=virtio-pci,vfio-pci" 'status: virtio-pci, built in, is listed'
+devbind -b virtio_pci 05:00.0
+is "$(driver_now 0000:05:00.0)" virtio-pci "bind: the module's name for the driver's"
 rm "$MACHINE/usr/share/misc/pci.ids"
 devbind -s
 says "0000:05:00.0 '1af4:1041' if=eth3" 'status: ids in hex where there is no list of names'
@@ -138,7 +150,7 @@ devbind -u 05:00.0
 touch "$MACHINE/state/refuses/0000:05:00.0:virtio-pci"
 devbind --restore 05:00.0
 exits 1 'restore, no driver wants it: exit code 1'
-says 'modules for this device: virtio_pci' 'restore, no driver wants it: names the modules'
+says 'modules for this device: virtio-pci' 'restore, no driver wants it: names the modules'
 
 # ---- What it refuses ---------------------------------------------------------------------------
 
@@ -204,6 +216,7 @@ add_process 99 other /dev/vfio/91
 : >"$MACHINE/log"
 devbind --restore 05:00.0
 refused 'in use by a program' 'PID 1234 (l2fwd)' 'kill 1234'
+unsays 99 'in use by a program: no other group'
 
 usual_machine
 unload_driver vfio-pci
@@ -336,19 +349,20 @@ fi
 
 if ! command -v busybox >/dev/null; then
     cannot 'busybox: devbind.sh works with its tools' 'busybox is not installed: apt-get install busybox-static'
-elif ! unshare --net true 2>/dev/null; then
-    cannot 'busybox: devbind.sh works with its tools' 'a network namespace needs root'
+elif ! without_dev true 2>/dev/null; then
+    cannot 'busybox: devbind.sh works with its tools' 'network and mount namespaces need root'
 else
     # Its ip is the real one, in a namespace of its own, whose only interface is lo.
     usual_machine
     rm "$MACHINE/bin/ip"
     add_busybox
     add_device 0000:08:00.0 8086:10fb 020000 ixgbe 12 lo
-    in_busybox() { try unshare --net env -i PATH="$MACHINE/bin:$MACHINE/busybox" PACKETBOAT_ROOT="$MACHINE" bash -c "$1"; }
+    in_busybox() { try bash -c 'without_dev "$@"' - env -i PATH="$MACHINE/bin:$MACHINE/busybox" PACKETBOAT_ROOT="$MACHINE" bash -c "$1"; }
     in_busybox "'$DEVBIND' -b vfio-pci 03:00.0 03:00.1 && '$DEVBIND' -s"
     exits 0 'busybox: bind and status'
     says "0000:03:00.1 '82599ES 10-Gigabit SFI/SFP+ Network Connection 10fb' drv=vfio-pci unused=ixgbe" 'busybox: status'
     unsays 'not found' 'busybox: no command is missing'
+    unsays 'No such file' 'busybox: no file is missing'
     unsays 'Active' 'busybox: nothing is active before lo has an address'
     : >"$MACHINE/log"
     in_busybox "ip link set lo up; ip addr add 198.18.0.1/24 dev lo; ip route add 198.19.0.0/16 dev lo; '$DEVBIND' -b vfio-pci 08:00.0"

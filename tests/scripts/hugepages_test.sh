@@ -198,14 +198,17 @@ fi
 
 if ! command -v busybox >/dev/null; then
     cannot 'busybox: hugepages.sh works with its tools' 'busybox is not installed: apt-get install busybox-static'
+elif ! without_dev true 2>/dev/null; then
+    cannot 'busybox: hugepages.sh works with its tools' 'network and mount namespaces need root'
 else
     usual_machine
     add_busybox
-    try env -i PATH="$MACHINE/bin:$MACHINE/busybox" PACKETBOAT_ROOT="$MACHINE" bash "$HUGEPAGES" --setup 64M -s
+    try bash -c 'without_dev "$@"' - env -i PATH="$MACHINE/bin:$MACHINE/busybox" PACKETBOAT_ROOT="$MACHINE" bash "$HUGEPAGES" --setup 64M -s
     exits 0 'busybox: setup and show'
     says '0     2M          32' 'busybox: shows what it reserved'
     says 'Hugepages of 2M mounted on /dev/hugepages' 'busybox: shows the mount'
     unsays 'not found' 'busybox: no command is missing'
+    unsays 'No such file' 'busybox: no file is missing'
 fi
 
 end_machine
