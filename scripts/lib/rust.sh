@@ -3,10 +3,11 @@
 
 # What is installed where there is none: clippy of a later one may complain about what this accepts.
 RUST_TOOLCHAIN=1.95.0
+RUSTUP_PYPI=1.29.0.1
 
 # need_rust: cargo, rustc, clippy, rustfmt and a linker on the PATH, as new as Cargo.toml asks for;
 # what is missing is installed. Debian 12's own rustc (1.63) is too old for edition 2024, so this
-# takes rustup: the one that is there, Debian 13's package, or the installer of the Rust project.
+# takes rustup: the one that is there, Debian 13's package, or the one on PyPI.
 need_rust() {
     local wanted
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
@@ -14,6 +15,7 @@ need_rust() {
         *":${CARGO_HOME:-$HOME/.cargo}/bin:"*) ;;
         *) PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH ;;
     esac
+    if [[ -d $CACHE/rustup/bin ]]; then PATH=$PATH:$CACHE/rustup/bin; fi
     if ! command -v cc >/dev/null; then need_package gcc libc6-dev; fi # rustc links with it
     if ! _rust_is_new_enough "$wanted"; then
         say "Rust: wanted $wanted or newer, found $(rustc --version 2>/dev/null || echo none): installing $RUST_TOOLCHAIN"
@@ -39,23 +41,15 @@ _rust_is_new_enough() { # VERSION
 }
 
 _install_rustup() {
-    local from file
+    local venv=$CACHE/rustup
     if [[ $(apt-cache policy rustup 2>/dev/null) == *'Candidate: '[0-9]* ]]; then
         need_package rustup
         return
     fi
-    # What rustup's manual gives for an installation by hand; the same variable as in rustup itself.
-    from=${RUSTUP_UPDATE_ROOT:-https://static.rust-lang.org/rustup}/dist/$(uname -m)-unknown-linux-gnu/rustup-init
-    need_command curl
-    need_package ca-certificates
-    file=$(mktemp -d)/rustup-init
-    if run curl --fail --silent --show-error --location --retry 3 -o "$file" "$from" &&
-        run curl --fail --silent --show-error --location --retry 3 -o "$file.sha256" "$from.sha256" &&
-        (cd "${file%/*}" && awk '{ print $1 "  rustup-init" }' rustup-init.sha256 | run sha256sum --check --quiet) &&
-        chmod +x "$file" && run "$file" -y -q --no-modify-path --default-toolchain none; then
-        rm -r "${file%/*}"
-    else
-        rm -r "${file%/*}"
-        die "wanted to install rustup from $from, found that this fails (see above). Install Rust by hand (https://rustup.rs), then: $0"
+    need_package python3-venv
+    if ! { [[ -x $venv/bin/pip ]] || run python3 -m venv "$venv"; } ||
+        ! run "$venv/bin/pip" install --quiet "rustup==$RUSTUP_PYPI"; then
+        die "wanted rustup from PyPI in $venv, found that this fails (see above). Install Rust $RUST_TOOLCHAIN by hand, then: $0"
     fi
+    PATH=$venv/bin:$PATH
 }

@@ -225,13 +225,6 @@ impl<T: Word> Cell<T> {
     }
 }
 
-/// Orders earlier writes before later reads, both in memory shared with a device: after a ring
-/// index was published, and before the device's wish for a doorbell is read.
-#[inline(always)]
-pub fn full_barrier() {
-    std::sync::atomic::fence(Ordering::SeqCst);
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
