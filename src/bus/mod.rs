@@ -18,3 +18,4 @@ pub use device::Device;
 pub use error::BusError;
 pub use pci::{PciFunction, function, scan};
 pub use select::{AllowEntry, DeviceArgument, Place, SelectedFunction, Selection};
+pub use vmm_sys_util::eventfd::EventFd;

@@ -66,7 +66,7 @@ impl Area {
         let zone = memory
             .zone(&request)
             .map_err(|source| DmaError::Memory { what: name.to_owned(), source })?;
-        let iova = zone.iova_at(0).ok_or_else(|| DmaError::Part {
+        let iova = zone.iova_at(0).ok_or(DmaError::Part {
             offset: 0,
             count: 1,
             entry_len_bytes: len_bytes,
@@ -223,13 +223,6 @@ impl<T: Word> Cell<T> {
         // SAFETY: checked when the cell was made.
         unsafe { T::store_release(self.at, value) };
     }
-}
-
-/// Orders earlier writes before later reads, both in memory shared with a device: after a ring
-/// index was published, and before the device's wish for a doorbell is read.
-#[inline(always)]
-pub fn full_barrier() {
-    std::sync::atomic::fence(Ordering::SeqCst);
 }
 
 #[cfg(all(test, not(loom)))]

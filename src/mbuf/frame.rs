@@ -290,13 +290,13 @@ impl Mbuf {
                 (first, (*first).header().pool)
             };
             let mut to = from;
-            // SAFETY: as above. A chain isn't just put back, so it ends the run.
-            while to < count
-                && unsafe {
-                    (*frames.add(to)).header().pool == pool
-                        && (*frames.add(to)).header().segments == 1
+            while to < count {
+                // SAFETY: as above.
+                let header = unsafe { (*frames.add(to)).header() };
+                // A chain isn't just put back, so it ends the run.
+                if header.pool != pool || header.segments != 1 {
+                    break;
                 }
-            {
                 to += 1;
             }
             if to == from {

@@ -81,9 +81,9 @@ pub enum MemoryError {
     /// `--huge-dir` names something else than a hugetlbfs mount.
     #[error(
         "--huge-dir {}: wanted a directory on a hugetlbfs mount, found {found}. Mounted are: {}. \
-         Mount one with `mount -t hugetlbfs -o pagesize=2M none {}`, or leave --huge-dir out: \
-         memory without files needs no mount",
-        .dir.display(), mounted(.mounts), .dir.display()
+         Mount one with `mkdir -p /dev/hugepages && mount -t hugetlbfs -o pagesize=2M none \
+         /dev/hugepages`, or leave --huge-dir out: memory without files needs no mount",
+        .dir.display(), mounted(.mounts)
     )]
     HugeDirKind {
         /// As given.

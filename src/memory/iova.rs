@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An address that a device may be told: a virtual one in [`IovaMode::Va`], a physical one in
 /// [`IovaMode::Pa`].
@@ -150,6 +151,9 @@ struct Pagemap {
     page_len_bytes: u64,
 }
 
+/// What the probe looks up: a byte that is written first, so that its page is there.
+static PROBED: AtomicU8 = AtomicU8::new(0);
+
 const PRESENT: u64 = 1 << 63;
 const FRAME_MASK: u64 = (1 << 55) - 1;
 
@@ -161,9 +165,8 @@ impl Pagemap {
 
     /// Whether frame numbers can be read at all, tried on a page that is surely there.
     fn probe(&self) -> Result<(), MemoryError> {
-        let on_the_stack = 0_u8;
-        let address = std::hint::black_box(&raw const on_the_stack).addr();
-        self.physical(address as u64).map(|_| ())
+        PROBED.store(1, Ordering::Relaxed);
+        self.physical((&raw const PROBED).addr() as u64).map(|_| ())
     }
 
     fn physical(&self, va: u64) -> Result<Iova, MemoryError> {
@@ -224,12 +227,11 @@ mod tests {
         std::fs::create_dir_all(root.path(group)).unwrap();
         std::fs::create_dir_all(root.path("/proc/self")).unwrap();
         if let Some(word) = word {
-            // A stack stands near the top of the address space: a sparse file with an entry for
-            // every page that the probe may look up.
+            // Sparse, but for the entry that the probe looks up.
             let file = File::create(root.path("/proc/self/pagemap")).unwrap();
-            let entry = (&raw const word).addr() as u64 / 4096 * 8;
-            let words = word.to_ne_bytes().repeat(1024);
-            file.write_all_at(&words, entry - 4096).unwrap();
+            let page = crate::sys::mapping::page_len_bytes() as u64;
+            let position = (&raw const PROBED).addr() as u64 / page * 8;
+            file.write_all_at(&word.to_ne_bytes(), position).unwrap();
         }
         (tree, root)
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::cache::{Cache, get_shared, put_shared};
-use crate::memory::{Iova, IovaMode, Memory, MemoryError, Zone, ZoneRequest};
+use crate::memory::{Iova, IovaMode, Memory, MemoryError, Segment, Zone, ZoneRequest};
 use crate::ring::{Core, MAX_CAPACITY};
 use crate::sys::lcore_id::{self, MAX_LCORES};
 
@@ -261,5 +261,5 @@ impl Drop for Mempool {
 
 /// The smallest page that memory stands on, in bytes.
 fn smallest_page(memory: &Memory) -> u64 {
-    memory.segments().iter().map(|segment| segment.page_len_bytes()).min().unwrap_or(4096)
+    memory.segments().iter().map(Segment::page_len_bytes).min().unwrap_or(4096)
 }

@@ -14,7 +14,7 @@ mod order;
 mod region;
 mod register;
 
-pub use order::{order_dma_reads, order_dma_writes};
+pub use order::{order_dma_all, order_dma_reads, order_dma_writes};
 pub(crate) use region::MappedArea;
 pub use region::{MmioError, Region, RegionIo};
 pub use register::{Register, Value, Width};

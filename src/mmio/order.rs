@@ -37,3 +37,15 @@ pub fn order_dma_reads() {
         core::arch::asm!("dmb oshld", options(nostack, preserves_flags));
     }
 }
+
+/// Orders earlier writes before later reads, both in memory shared with a device: after a ring
+/// index was published, and before the device's wish for a doorbell is read.
+#[inline(always)]
+pub fn order_dma_all() {
+    fence(Ordering::SeqCst);
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier instruction touches no memory and no register.
+    unsafe {
+        core::arch::asm!("dmb osh", options(nostack, preserves_flags));
+    }
+}

@@ -64,6 +64,11 @@ impl QueueCounters {
         }
     }
 
+    /// Counts a completion of a frame that the device hadn't been given.
+    pub fn tx_dropped_completion(&self) {
+        self.bad_id.add(1);
+    }
+
     /// As numbers.
     #[must_use]
     pub fn read(&self) -> QueueStats {

@@ -156,8 +156,7 @@ impl VirtioRx {
                 lent.take_back_written(HEADER_BYTES, 0, len, self.port)
                     .map_err(|_| RxDrop::BadLength)
             });
-            let chained =
-                part.and_then(|part| mbuf.chain(part).map_err(|_| RxDrop::BadChain));
+            let chained = part.and_then(|part| mbuf.chain(part).map_err(|_| RxDrop::BadChain));
             whole = whole.and(chained);
         }
         whole.map(|()| mbuf)
@@ -168,9 +167,12 @@ impl VirtioRx {
     #[inline(always)]
     fn lend(&mut self, count: u16) -> u16 {
         let mut count = count;
-        while !self.pool.alloc_bulk(&mut self.refill, usize::from(count)) {
+        if !self.pool.alloc_bulk(&mut self.refill, usize::from(count)) {
             self.counters.no_mbuf.add(1);
             count /= 2;
+            while count != 0 && !self.pool.alloc_bulk(&mut self.refill, usize::from(count)) {
+                count /= 2;
+            }
             if count == 0 {
                 return 0;
             }

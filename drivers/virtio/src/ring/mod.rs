@@ -2,4 +2,4 @@
 
 mod split;
 
-pub(crate) use split::{Broken, Descriptor, SplitRing, Used};
+pub(crate) use split::{Descriptor, SplitRing, Used};

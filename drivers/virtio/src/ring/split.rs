@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use packetboat::dma::{Area, Array, Cell, full_barrier};
+use packetboat::dma::{Area, Array, Cell};
 use packetboat::memory::{Iova, Memory};
-use packetboat::mmio::Register;
+use packetboat::mmio::{Register, order_dma_all};
 use packetboat::port::PortError;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -161,7 +161,7 @@ impl SplitRing {
         self.available_index.store_release(self.next_available);
         // The device may just be going to sleep: it asks for notifications, then looks at the
         // index once more; we write the index, then look at what it asks (2.7.13.4.1).
-        full_barrier();
+        order_dma_all();
         if self.used_flags.load_acquire() & NO_NOTIFY == 0 {
             self.doorbell.write(self.index);
         }

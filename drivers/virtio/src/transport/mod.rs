@@ -2,7 +2,7 @@
 
 mod pci;
 
-pub(crate) use pci::PciTransport;
+pub(crate) use pci::{NetConfig, PciTransport, QueueAreas};
 
 use virtio_bindings::virtio_config as config;
 

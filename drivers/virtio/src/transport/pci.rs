@@ -128,7 +128,9 @@ impl PciTransport {
                 COMMON_CONFIG => common = find(&common)?.or(common),
                 DEVICE_CONFIG => config = find(&config)?.or(config),
                 NOTIFY_CONFIG => {
-                    if let Some(region) = find(&notify.as_ref().map(|(r, _): &(Region, u32)| r.clone()))? {
+                    if let Some(region) =
+                        find(&notify.as_ref().map(|(r, _): &(Region, u32)| r.clone()))?
+                    {
                         notify = Some((region, device.config_read(at + 16, Width::U32)?));
                     }
                 }
@@ -232,7 +234,9 @@ impl PciTransport {
         self.add_status(status::FEATURES_OK);
         if self.status() & status::FEATURES_OK == 0 {
             self.add_status(status::FAILED);
-            return Err(self.fault(format!("it refused the features {chosen:?}, all of which it offered")));
+            return Err(
+                self.fault(format!("it refused the features {chosen:?}, all of which it offered"))
+            );
         }
         Ok(())
     }
@@ -259,7 +263,9 @@ impl PciTransport {
         common.queue_size.write(size);
         let found = common.queue_size.read();
         if found != size {
-            return Err(self.fault(format!("queue {index}: wrote a size of {size}, read back {found}")));
+            return Err(
+                self.fault(format!("queue {index}: wrote a size of {size}, read back {found}"))
+            );
         }
         // Polled: queues raise no interrupts.
         common.queue_msix_vector.write(NO_VECTOR);
@@ -343,6 +349,8 @@ impl std::fmt::Debug for PciTransport {
 fn broken(device: &str, error: &MmioError) -> PortError {
     PortError::Device {
         device: device.to_owned(),
-        what: format!("a virtio capability or queue points outside the device's registers: {error}"),
+        what: format!(
+            "a virtio capability or queue points outside the device's registers: {error}"
+        ),
     }
 }

@@ -1,0 +1,396 @@
+//! The port: what starts and stops the device and its queues.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use packetboat::bus::Device;
+use packetboat::dma::Area;
+use packetboat::mbuf::MbufPool;
+use packetboat::memory::Memory;
+use packetboat::net::MacAddress;
+use packetboat::port::{
+    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, QueueCounters, Queues,
+};
+
+use crate::control::{
+    ALL_MULTICAST, Command, ControlQueue, PROMISCUOUS, QUEUE_PAIRS, largest_power_of_two,
+};
+use crate::features::{Features, choose};
+use crate::header::HEADER_BYTES;
+use crate::ring::SplitRing;
+use crate::rx::VirtioRx;
+use crate::transport::{NetConfig, PciTransport, status};
+use crate::tx::VirtioTx;
+
+/// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
+const FRAME_OVERHEAD_BYTES: u32 = 18;
+/// The MTU of a device that doesn't say.
+const DEFAULT_MTU: u16 = 1500;
+/// Descriptors per queue when nobody asks.
+const DEFAULT_DESCRIPTORS: u16 = 256;
+
+/// What a running port has.
+#[derive(Debug)]
+struct Running {
+    features: Features,
+    control: Option<ControlQueue>,
+    /// What the queues' `broken` counters stood at when it started.
+    broken_before: u64,
+    /// Every piece of memory that the device was shown. It may write to them until it is reset,
+    /// even if a queue was dropped: so they are kept here until then.
+    _shown: Vec<Area>,
+}
+
+/// A virtio-net device as a port.
+#[derive(Debug)]
+pub(crate) struct VirtioPort {
+    transport: PciTransport,
+    memory: Arc<Memory>,
+    features: Features,
+    mac: MacAddress,
+    max_queue_pairs: u16,
+    mtu: u16,
+    rx_limits: DescriptorLimits,
+    tx_limits: DescriptorLimits,
+    config: Option<PortConfig>,
+    rx_counters: Vec<Arc<QueueCounters>>,
+    tx_counters: Vec<Arc<QueueCounters>>,
+    running: Option<Running>,
+}
+
+impl VirtioPort {
+    /// Takes a device over: resets it, and reads what it is.
+    pub(crate) fn new(device: Box<dyn Device>, memory: &Arc<Memory>) -> Result<Self, PortError> {
+        let transport = PciTransport::new(device)?;
+        transport.reset()?;
+        transport.add_status(status::ACKNOWLEDGE);
+        transport.add_status(status::DRIVER);
+        let features = choose(transport.name(), transport.offered()?, memory.iova_mode())?;
+        let config = transport.net_config(features)?;
+        let limits = |index| {
+            let max = largest_power_of_two(transport.queue_size_max(index));
+            let default = max.min(DEFAULT_DESCRIPTORS);
+            DescriptorLimits { min: 2, max, default, power_of_two: true }
+        };
+        let (rx_limits, tx_limits) = (limits(0), limits(1));
+        // Without them there is no sending or receiving, whatever else it offers.
+        if rx_limits.max < 2 || tx_limits.max < 2 {
+            return Err(PortError::Device {
+                device: transport.name().to_owned(),
+                what: format!(
+                    "its first receive and transmit queues have {} and {} entries; at least 2 are \
+                     needed",
+                    rx_limits.max, tx_limits.max
+                ),
+            });
+        }
+        let control_queues = u16::from(features.has(Features::CTRL_VQ));
+        let max_queue_pairs = config
+            .max_queue_pairs
+            .min(transport.queue_count().saturating_sub(control_queues) / 2)
+            .max(1);
+        tracing::debug!(
+            "{}: features {features:?}, {max_queue_pairs} queue pairs, {config:?}",
+            transport.name()
+        );
+        Ok(Self {
+            mac: config.mac.unwrap_or_else(|| local_mac(transport.name())),
+            mtu: config.mtu.unwrap_or(DEFAULT_MTU),
+            transport,
+            memory: memory.clone(),
+            features,
+            max_queue_pairs,
+            rx_limits,
+            tx_limits,
+            config: None,
+            rx_counters: Vec::new(),
+            tx_counters: Vec::new(),
+            running: None,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.transport.name().to_owned()
+    }
+
+    /// How often a queue broke down, over all queues.
+    fn broken(&self) -> u64 {
+        let queues = self.rx_counters.iter().chain(&self.tx_counters);
+        queues.map(|queue| queue.broken.get()).sum()
+    }
+
+    fn state_error(&self, action: &'static str, state: &'static str) -> PortError {
+        PortError::State { device: self.name(), action, state }
+    }
+
+    /// Brings the device up with its queues in place (virtio 1.3, 3.1.1 and 5.1.5). What it was
+    /// shown is in `shown`, whether this succeeds or not.
+    fn bring_up(
+        &mut self,
+        config: &PortConfig,
+        pools: &[MbufPool],
+        shown: &mut Vec<Area>,
+        rx: &mut Vec<VirtioRx>,
+        tx: &mut Vec<VirtioTx>,
+    ) -> Result<Running, PortError> {
+        let device = self.name();
+        self.transport.reset()?;
+        self.transport.add_status(status::ACKNOWLEDGE);
+        self.transport.add_status(status::DRIVER);
+        let features = choose(&device, self.transport.offered()?, self.memory.iova_mode())?;
+        self.transport.accept(features)?;
+        // With a device that was swapped for another meanwhile, all bets are off.
+        let NetConfig { max_queue_pairs, .. } = self.transport.net_config(features)?;
+        self.transport.enable_config_interrupt()?;
+
+        let pairs = config.rx_queues.max(config.tx_queues);
+        let header = Area::new(&self.memory, &format!("{device} header"), 64, 64, None)?;
+        shown.push(header.clone());
+        let mergeable = features.has(Features::MRG_RXBUF);
+        for (pair, counters) in (0..).zip(&self.rx_counters) {
+            let index = 2 * pair;
+            let size = self.size(config.rx_descriptors, index, self.rx_limits);
+            let (ring, area) = SplitRing::new(&self.transport, &self.memory, index, size)?;
+            shown.push(area);
+            let pool = pools
+                .get(usize::from(pair))
+                .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
+            let mut queue =
+                VirtioRx::new(ring, pool.clone(), mergeable, config.number, counters.clone());
+            // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
+            let filled = queue.fill(&device, pair);
+            rx.push(queue);
+            filled?;
+        }
+        for (pair, counters) in (0..).zip(&self.tx_counters) {
+            let index = 2 * pair + 1;
+            let size = self.size(config.tx_descriptors, index, self.tx_limits);
+            let (ring, area) = SplitRing::new(&self.transport, &self.memory, index, size)?;
+            shown.push(area);
+            tx.push(VirtioTx::new(ring, header.clone(), counters.clone()));
+        }
+        let mut control = None;
+        if features.has(Features::CTRL_VQ) {
+            // Behind all pairs that the device has, used or not (5.1.2).
+            let index = 2 * if features.has(Features::MQ) { max_queue_pairs } else { 1 };
+            let (queue, areas) = ControlQueue::new(&self.transport, &self.memory, index)?;
+            shown.extend(areas);
+            control = Some(queue);
+        }
+        self.transport.device().set_bus_master(true)?;
+        self.transport.add_status(status::DRIVER_OK);
+        if pairs > 1
+            && let Some(control) = &mut control
+        {
+            control.command(QUEUE_PAIRS, &pairs.to_le_bytes())?;
+        }
+        for queue in rx {
+            queue.kick();
+        }
+        Ok(Running { features, control, broken_before: self.broken(), _shown: Vec::new() })
+    }
+
+    /// What was asked for, or the default, within what this very queue takes.
+    fn size(&self, asked: Option<u16>, index: u16, limits: DescriptorLimits) -> u16 {
+        let most = largest_power_of_two(self.transport.queue_size_max(index)).max(limits.min);
+        asked.unwrap_or(limits.default).min(most)
+    }
+
+    fn receive_filter(&mut self, command: Command, what: &str, on: bool) -> Result<(), PortError> {
+        let Some(running) = &mut self.running else {
+            return Err(self.state_error("change what it receives", "stopped"));
+        };
+        match &mut running.control {
+            Some(control) if running.features.has(Features::CTRL_RX) => {
+                control.command(command, &[u8::from(on)])
+            }
+            _ => Err(PortError::Unsupported {
+                device: self.name(),
+                what: what.to_owned(),
+                why: "it doesn't offer VIRTIO_NET_F_CTRL_RX".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Port for VirtioPort {
+    fn info(&self) -> PortInfo {
+        PortInfo {
+            device: self.name(),
+            driver: "virtio-net",
+            mac: self.mac,
+            node: self.transport.device().numa_node(),
+            max_rx_queues: self.max_queue_pairs,
+            max_tx_queues: self.max_queue_pairs,
+            rx_descriptors: self.rx_limits,
+            tx_descriptors: self.tx_limits,
+            max_frame_bytes: u32::from(self.mtu) + FRAME_OVERHEAD_BYTES,
+        }
+    }
+
+    fn configure(&mut self, config: &PortConfig) -> Result<(), PortError> {
+        if self.running.is_some() {
+            return Err(self.state_error("be configured", "running"));
+        }
+        for (kind, wanted) in [("receive", config.rx_queues), ("transmit", config.tx_queues)] {
+            let most = self.max_queue_pairs;
+            if wanted == 0 || wanted > most {
+                return Err(PortError::Queues { device: self.name(), kind, wanted, most });
+            }
+        }
+        let descriptors = [
+            ("receive", "--rxd", config.rx_descriptors, self.rx_limits),
+            ("transmit", "--txd", config.tx_descriptors, self.tx_limits),
+        ];
+        for (kind, option, wanted, limits) in descriptors {
+            if let Some(wanted) = wanted.filter(|&wanted| !limits.allow(wanted)) {
+                let rule = format!(
+                    "this device takes a power of two from {} to {}",
+                    limits.min, limits.max
+                );
+                return Err(PortError::Descriptors {
+                    device: self.name(),
+                    kind,
+                    wanted,
+                    option,
+                    rule,
+                });
+            }
+        }
+        let counters = |count, old: &[Arc<QueueCounters>]| {
+            (0..usize::from(count)).map(|nth| old.get(nth).cloned().unwrap_or_default()).collect()
+        };
+        self.rx_counters = counters(config.rx_queues, &self.rx_counters);
+        self.tx_counters = counters(config.tx_queues, &self.tx_counters);
+        self.config = Some(config.clone());
+        Ok(())
+    }
+
+    fn start(&mut self, pools: &[MbufPool]) -> Result<Queues, PortError> {
+        if self.running.is_some() {
+            return Err(self.state_error("start", "running"));
+        }
+        let Some(config) = self.config.clone() else {
+            return Err(self.state_error("start", "not configured"));
+        };
+        let (mut shown, mut rx, mut tx) = (Vec::new(), Vec::new(), Vec::new());
+        match self.bring_up(&config, pools, &mut shown, &mut rx, &mut tx) {
+            Ok(running) => {
+                self.features = running.features;
+                self.running = Some(Running { _shown: shown, ..running });
+                Ok(Queues {
+                    rx: rx.into_iter().map(|queue| Box::new(queue) as _).collect(),
+                    tx: tx.into_iter().map(|queue| Box::new(queue) as _).collect(),
+                })
+            }
+            Err(error) => {
+                // What was lent already comes back; if the device can't even be reset it is lost,
+                // and the first error is the one to tell.
+                match self.transport.quiesce() {
+                    Ok(reset) => {
+                        rx.iter_mut().for_each(|queue| queue.reclaim(&reset));
+                    }
+                    Err(second) => {
+                        tracing::error!("{second}");
+                        std::mem::forget(shown);
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn stop(&mut self, queues: Queues) -> Result<(), PortError> {
+        let Some(running) = self.running.take() else {
+            return Err(self.state_error("stop", "stopped"));
+        };
+        let reset = match self.transport.quiesce() {
+            Ok(reset) => reset,
+            Err(error) => {
+                // The device may go on writing: its memory can never be used again.
+                std::mem::forget(running);
+                return Err(error);
+            }
+        };
+        for queue in queues.rx {
+            if let Ok(mut queue) = (queue as Box<dyn Any>).downcast::<VirtioRx>() {
+                queue.reclaim(&reset);
+            }
+        }
+        for queue in queues.tx {
+            if let Ok(mut queue) = (queue as Box<dyn Any>).downcast::<VirtioTx>() {
+                queue.reclaim_all(&reset);
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&mut self) -> Result<Link, PortError> {
+        // A device without the status field is always up (5.1.4.2).
+        let up = self.transport.net_config(self.features)?.link_up.unwrap_or(true);
+        if self.transport.status() == status::GONE {
+            return Ok(Link { up: false, speed_mbps: None, full_duplex: None });
+        }
+        Ok(Link { up, speed_mbps: None, full_duplex: None })
+    }
+
+    fn link_changed(&mut self) -> bool {
+        self.transport.config_changed()
+    }
+
+    fn set_promiscuous(&mut self, on: bool) -> Result<(), PortError> {
+        self.receive_filter(PROMISCUOUS, "be made promiscuous", on)
+    }
+
+    fn set_all_multicast(&mut self, on: bool) -> Result<(), PortError> {
+        self.receive_filter(ALL_MULTICAST, "receive all multicast frames", on)
+    }
+
+    fn stats(&self) -> PortStats {
+        PortStats::read(&self.rx_counters, &self.tx_counters)
+    }
+
+    fn fault(&self) -> Option<String> {
+        let running = self.running.as_ref()?;
+        if self.broken() != running.broken_before {
+            return Some(
+                "the device claims to have completed more frames than it was given".to_owned(),
+            );
+        }
+        match self.transport.status() {
+            status::GONE => Some("the device is gone: its registers read as all ones".to_owned()),
+            bits if bits & status::NEEDS_RESET != 0 => {
+                Some("the device says that it needs a reset".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn removed(&self) -> bool {
+        self.transport.device().removal_requested()
+    }
+}
+
+impl Drop for VirtioPort {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take()
+            && let Err(error) = self.transport.quiesce()
+        {
+            tracing::error!("{error}; its DMA memory is not used again");
+            std::mem::forget(running);
+        }
+    }
+}
+
+/// An address for a device that has none of its own (5.1.5): locally administered, and the same
+/// each time for the same device.
+fn local_mac(device: &str) -> MacAddress {
+    // FNV-1a: a well-spread 64-bit hash in two lines.
+    let hash = device.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let [a, b, c, d, e, ..] = hash.to_le_bytes();
+    MacAddress([0x02, a, b, c, d, e])
+}
+
+const _: () = assert!(HEADER_BYTES <= packetboat::mbuf::HEADROOM_BYTES);

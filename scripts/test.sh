@@ -1,0 +1,89 @@
+#!/bin/bash
+# Installs what the tests need and runs them, all or by part. `test.sh --help` lists the parts.
+# A part is a file test.d/NN-NAME.sh with a function `part_NAME`; its second line says what it does.
+
+set -u -o pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=lib/common.sh
+. "$HERE/lib/common.sh"
+# shellcheck source=lib/steps.sh
+. "$HERE/lib/steps.sh"
+# shellcheck source=lib/rust.sh
+. "$HERE/lib/rust.sh"
+# shellcheck source=lib/pages.sh
+. "$HERE/lib/pages.sh"
+
+main() {
+    local file name
+    PARTS=() # in the order of their numbers
+    for file in "$HERE"/test.d/[0-9]*-*.sh; do
+        # shellcheck source=/dev/null
+        . "$file"
+        name=${file##*/[0-9]*-}
+        PARTS+=("${name%.sh}")
+    done
+    choose "$@"
+    cd "$REPO" || die "wanted the checkout $REPO, found that it can't be entered. Run: ls -ld $REPO"
+    LOGS=$BUILD/test-logs
+    mkdir -p "$LOGS" || die "wanted the folder $LOGS for logs, found that it can't be made. Run: CARGO_TARGET_DIR=… $0"
+    trap give_hugepages_back EXIT
+    trap 'say "interrupted"; exit 130' INT TERM
+    for name in "${CHOSEN[@]}"; do run_part "$name"; done
+    summary
+}
+
+usage() {
+    local file
+    echo "Usage: scripts/test.sh [-h] [PART…]"
+    echo
+    echo "Installs what is missing, runs the named parts (default: all) and prints 'N passed, N failed'."
+    echo "With CI=true, what can't be run on this machine counts as failed."
+    echo
+    for file in "$HERE"/test.d/[0-9]*-*.sh; do
+        printf '  %-10s %s\n' "$(basename "${file##*/[0-9]*-}" .sh)" "$(sed -n '2s/^# //p' "$file")"
+    done
+}
+
+choose() { # NAME…: sets CHOSEN
+    local name
+    CHOSEN=()
+    for name; do
+        case $name in
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            all) CHOSEN+=("${PARTS[@]}") ;;
+            *)
+                [[ " ${PARTS[*]} " == *" $name "* ]] ||
+                    die "wanted a part (${PARTS[*]}), found '$name'. Run: $0 --help"
+                CHOSEN+=("$name")
+                ;;
+        esac
+    done
+    if (($# == 0)); then CHOSEN=("${PARTS[@]}"); fi
+}
+
+SUMMARY=()
+run_part() { # NAME
+    local passed=$PASSED failed=$FAILED start_s=$SECONDS
+    PART=$1
+    printf '\n== %s\n' "$1"
+    : >"$LOGS/$1.log"
+    "part_$1"
+    SUMMARY+=("$(printf '%-10s %5d passed, %3d failed, %4d s' "$1" $((PASSED - passed)) $((FAILED - failed)) $((SECONDS - start_s)))")
+}
+
+summary() {
+    printf '\n== Summary\n'
+    if ((${#NOT_RUN[@]})); then printf 'not run: %s\n' "${NOT_RUN[@]}"; fi
+    if ((${#PROBLEMS[@]})); then
+        printf 'FAILED - %s\n' "${PROBLEMS[@]}"
+        say "logs: $LOGS"
+    fi
+    printf '%s\n' "${SUMMARY[@]}"
+    printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
+    ((FAILED == 0 && PASSED > 0))
+}
+
+main "$@"
