@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
 use super::error::EalError;
-use super::options::{LcoreList, Options};
+use super::options::Options;
 use crate::sys::lcore_id::{LcoreClaim, MAX_LCORES};
 use crate::sys::sysroot::SysRoot;
 use crate::sys::{cpu, idlist};
@@ -196,6 +196,7 @@ impl fmt::Display for Lcore {
 mod tests {
     use std::fs;
 
+    use super::super::options::LcoreList;
     use super::*;
     use crate::sys::lcore_id;
 

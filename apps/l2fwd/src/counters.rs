@@ -8,7 +8,7 @@ use crate::forward::Turn;
 /// in pairs).
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct LcoreCounters {
+pub(crate) struct LcoreCounters {
     ticks: Counter,
     busy_ticks: Counter,
     polls: Counter,
@@ -18,23 +18,23 @@ pub struct LcoreCounters {
 
 /// What an lcore had counted at one moment.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct LcoreTotals {
+pub(crate) struct LcoreTotals {
     /// Ticks of the time-stamp counter spent in the loop.
-    pub ticks: u64,
+    pub(crate) ticks: u64,
     /// Those spent in turns that found frames.
-    pub busy_ticks: u64,
+    pub(crate) busy_ticks: u64,
     /// Polls of a receive queue.
-    pub polls: u64,
+    pub(crate) polls: u64,
     /// Those that found frames.
-    pub found: u64,
+    pub(crate) found: u64,
     /// Frames received.
-    pub frames: u64,
+    pub(crate) frames: u64,
 }
 
 impl LcoreCounters {
     /// Adds one turn over all lanes, which took `ticks`.
     #[inline(always)]
-    pub fn add(&self, turn: &Turn, ticks: u64) {
+    pub(crate) fn add(&self, turn: &Turn, ticks: u64) {
         self.ticks.add(ticks);
         self.polls.add(turn.polls);
         if turn.found != 0 {
@@ -45,7 +45,7 @@ impl LcoreCounters {
     }
 
     /// As numbers.
-    pub fn read(&self) -> LcoreTotals {
+    pub(crate) fn read(&self) -> LcoreTotals {
         LcoreTotals {
             busy_ticks: self.busy_ticks.get(),
             found: self.found.get(),
@@ -59,7 +59,7 @@ impl LcoreCounters {
 
 impl LcoreTotals {
     /// What was counted since `earlier`.
-    pub fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self {
             ticks: self.ticks.saturating_sub(earlier.ticks),
             busy_ticks: self.busy_ticks.saturating_sub(earlier.busy_ticks),
@@ -70,12 +70,12 @@ impl LcoreTotals {
     }
 
     /// The share of time that went into turns that moved frames, from 0 to 1.
-    pub fn busy_share(&self) -> f64 {
+    pub(crate) fn busy_share(&self) -> f64 {
         ratio(self.busy_ticks, self.ticks).min(1.0)
     }
 
     /// Frames per poll that found any; 0 if none did.
-    pub fn packets_per_burst(&self) -> f64 {
+    pub(crate) fn packets_per_burst(&self) -> f64 {
         ratio(self.frames, self.found)
     }
 }

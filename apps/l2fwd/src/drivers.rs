@@ -6,15 +6,15 @@ use packetboat::port::Driver;
 use crate::error::Error;
 
 /// All of them. This list is what binds application and drivers together.
-pub static DRIVERS: &[&dyn Driver] = &[];
+pub(crate) static DRIVERS: &[&dyn Driver] = &[packetboat_virtio::DRIVER];
 
 /// The driver for a device with these ids.
-pub fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
+pub(crate) fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
     DRIVERS.iter().find(|driver| driver.supports(ids)).copied()
 }
 
 /// No driver here knows that device: an error that says which there are.
-pub fn unsupported(function: &PciFunction) -> Error {
+pub(crate) fn unsupported(function: &PciFunction) -> Error {
     let linked: Vec<&str> = DRIVERS.iter().map(|driver| driver.name()).collect();
     Error::NoDriver {
         device: function.to_string(),

@@ -14,7 +14,7 @@ use crate::portmap::PortMapError;
 
 /// Why a run didn't start, or didn't end well.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Ports and options don't fit.
     #[error(transparent)]
     PortMap(#[from] PortMapError),
@@ -100,7 +100,7 @@ pub enum Error {
 
 impl Error {
     /// 2 if another command line would mend it whatever the machine, else 1.
-    pub fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::PortMap(_) | Self::TooFewLcores(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
@@ -109,7 +109,7 @@ impl Error {
 }
 
 /// Tells people: one line for the error, one for each cause that it doesn't tell of itself.
-pub fn print(error: &Error) {
+pub(crate) fn print(error: &Error) {
     let mut told = error.to_string();
     eprintln!("packetboat-l2fwd: error: {told}");
     let mut cause = error.source();

@@ -10,10 +10,15 @@ use crate::counters::LcoreCounters;
 use crate::txbuffer::TxBuffer;
 
 /// Frames wait in a transmit buffer for this long at most, in microseconds.
-pub const DRAIN_US: u64 = 100;
+pub(crate) const DRAIN_US: u64 = 100;
 
 /// An lcore's whole life. It owns its lanes, so nothing here is shared.
-pub fn forward(lanes: &mut [Lane], burst_len: usize, stop: &StopFlag, lcore: &LcoreCounters) {
+pub(crate) fn forward(
+    lanes: &mut [Lane],
+    burst_len: usize,
+    stop: &StopFlag,
+    lcore: &LcoreCounters,
+) {
     let mut burst = Burst::with_limit(burst_len);
     let drain_ticks = tsc::ticks_from_us(DRAIN_US);
     let mut now = tsc::now();
@@ -42,22 +47,22 @@ pub fn forward(lanes: &mut [Lane], burst_len: usize, stop: &StopFlag, lcore: &Lc
 
 /// The way from one port to another on one lcore.
 #[derive(Debug)]
-pub struct Lane {
+pub(crate) struct Lane {
     /// The port that frames come from.
-    pub from: u16,
+    pub(crate) from: u16,
     /// The receive queues of that port that this lcore polls, with ascending numbers.
-    pub rx: Vec<Box<dyn RxQueue>>,
+    pub(crate) rx: Vec<Box<dyn RxQueue>>,
     /// What is done to each frame.
-    pub rewrite: Rewrite,
+    pub(crate) rewrite: Rewrite,
     /// The port that frames go to.
-    pub to: u16,
+    pub(crate) to: u16,
     /// This lcore's transmit queue of that port.
-    pub tx: TxBuffer,
+    pub(crate) tx: TxBuffer,
 }
 
 /// What is done to a frame between two ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rewrite {
+pub(crate) enum Rewrite {
     /// Nothing.
     Keep,
     /// Its Ethernet addresses are replaced.
@@ -71,14 +76,14 @@ pub enum Rewrite {
 
 impl Rewrite {
     /// As DPDK's l2fwd does it: to 02:00:00:00:00:PORT, from the address of the port it leaves by.
-    pub fn for_port(port: u16, port_mac: MacAddress) -> Self {
+    pub(crate) fn for_port(port: u16, port_mac: MacAddress) -> Self {
         let [high, low] = port.to_be_bytes();
         Self::Addresses { destination: MacAddress([2, 0, 0, 0, high, low]), source: port_mac }
     }
 
     /// Does it. A frame too short for a header is left as it is.
     #[inline(always)]
-    pub fn apply(&self, frame: &mut Mbuf) {
+    pub(crate) fn apply(&self, frame: &mut Mbuf) {
         if let Self::Addresses { destination, source } = *self
             && let Some(header) = frame.view_mut::<EthernetHeader>()
         {
@@ -90,13 +95,13 @@ impl Rewrite {
 
 /// What one turn over all lanes found.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Polls of a receive queue.
-    pub polls: u64,
+    pub(crate) polls: u64,
     /// Those that found frames.
-    pub found: u64,
+    pub(crate) found: u64,
     /// The frames.
-    pub frames: u64,
+    pub(crate) frames: u64,
 }
 
 impl Turn {
@@ -175,8 +180,7 @@ mod tests {
     fn frames_that_are_kept_are_kept_and_a_lone_frame_does_not_wait_for_others() {
         for frames in [1, 77] {
             let [out_0, out_1] = forwarded([Rewrite::Keep, Rewrite::Keep], frames, 32);
-            let arrived =
-                |port| (0..frames).map(|n| testing::frame(port, n)).collect::<Vec<_>>();
+            let arrived = |port| (0..frames).map(|n| testing::frame(port, n)).collect::<Vec<_>>();
             assert_eq!(out_0, arrived(1));
             assert_eq!(out_1, arrived(0));
         }

@@ -6,22 +6,22 @@ use crate::portmap::Route;
 
 /// What one lcore does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LcorePlan {
+pub(crate) struct LcorePlan {
     /// The lcore.
-    pub lcore: Lcore,
+    pub(crate) lcore: Lcore,
     /// Its lanes, each from one port to another.
-    pub lanes: Vec<LanePlan>,
+    pub(crate) lanes: Vec<LanePlan>,
 }
 
 /// The way from one port to another on one lcore.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LanePlan {
+pub(crate) struct LanePlan {
     /// From which port to which.
-    pub route: Route,
+    pub(crate) route: Route,
     /// The receive queues that it polls.
-    pub rx_queues: Vec<u16>,
+    pub(crate) rx_queues: Vec<u16>,
     /// The transmit queue that it has for itself.
-    pub tx_queue: u16,
+    pub(crate) tx_queue: u16,
 }
 
 /// More receive queues than the lcores may have.
@@ -30,7 +30,7 @@ pub struct LanePlan {
     "not enough lcores: {queues} receive queues with -q {per_lcore} need {needed} lcores, and -l \
      gives {lcores}; use -q {enough}, or more lcores with -l"
 )]
-pub struct TooFewLcores {
+pub(crate) struct TooFewLcores {
     /// Receive queues of all ports.
     queues: usize,
     /// As `-q` says.
@@ -54,7 +54,7 @@ pub struct TooFewLcores {
 ///
 /// # Errors
 /// If `per_lcore` times the lcores is less than the queues.
-pub fn assign(
+pub(crate) fn assign(
     routes: &[Route],
     rx_queues: u16,
     per_lcore: Option<u16>,
@@ -107,13 +107,13 @@ pub fn assign(
 }
 
 /// How many transmit queues `port` needs for these plans.
-pub fn tx_queues(plans: &[LcorePlan], port: u16) -> u16 {
+pub(crate) fn tx_queues(plans: &[LcorePlan], port: u16) -> u16 {
     let lanes = plans.iter().flat_map(|plan| &plan.lanes).filter(|lane| lane.route.to == port);
     lanes.map(|lane| lane.tx_queue + 1).max().unwrap_or(0)
 }
 
 /// For people: `port 0 rx 0-1 > port 1 tx 0`.
-pub fn describe(lanes: &[LanePlan]) -> String {
+pub(crate) fn describe(lanes: &[LanePlan]) -> String {
     let one = |lane: &LanePlan| {
         let queues: Vec<u32> = lane.rx_queues.iter().map(|queue| u32::from(*queue)).collect();
         let LanePlan { route: Route { from, to }, tx_queue, .. } = lane;
@@ -137,7 +137,8 @@ mod tests {
         per_lcore: Option<u16>,
         ids: &[u32],
     ) -> Result<Vec<String>, String> {
-        let routes: Vec<Route> = (0..ports).map(|port| Route { from: port, to: port ^ 1 }).collect();
+        let routes: Vec<Route> =
+            (0..ports).map(|port| Route { from: port, to: port ^ 1 }).collect();
         let lcores = lcores(ids);
         let plans = assign(&routes, rx_queues, per_lcore, &lcores, lcores.first().copied());
         plans
@@ -164,10 +165,7 @@ mod tests {
 
     #[test]
     fn one_lcore_does_it_all_with_one_transmit_queue_per_port() {
-        assert_eq!(
-            plan(2, 2, None, &[4]).unwrap(),
-            ["4: 0 rx 0-1 > 1 tx 0, 1 rx 0-1 > 0 tx 0"]
-        );
+        assert_eq!(plan(2, 2, None, &[4]).unwrap(), ["4: 0 rx 0-1 > 1 tx 0, 1 rx 0-1 > 0 tx 0"]);
     }
 
     #[test]
@@ -188,8 +186,7 @@ mod tests {
             let routes: Vec<Route> =
                 (0..ports).map(|port| Route { from: port, to: port ^ 1 }).collect();
             let lcores = lcores(ids);
-            let plans =
-                assign(&routes, rx_queues, None, &lcores, lcores.first().copied()).unwrap();
+            let plans = assign(&routes, rx_queues, None, &lcores, lcores.first().copied()).unwrap();
             let mut polled: Vec<(u16, u16)> = plans
                 .iter()
                 .flat_map(|plan| &plan.lanes)

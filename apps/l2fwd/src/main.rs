@@ -18,6 +18,7 @@ mod links;
 mod options;
 mod portmap;
 mod ports;
+mod queues;
 mod setup;
 mod sizing;
 mod snapshot;

@@ -31,10 +31,10 @@ Ctrl-C or SIGTERM stops it. Exit code: 0 after a clean stop, 2 for a wrong comma
 /// the pair. The NICs are reached through VFIO, memory is on hugepages. DPDK's l2fwd is the model.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "packetboat-l2fwd", version, after_help = EXAMPLES, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// What every application has.
     #[command(flatten)]
-    pub eal: EalOptions,
+    pub(crate) eal: EalOptions,
     /// l2fwd's own.
     #[command(flatten)]
     pub l2fwd: Options,
@@ -43,82 +43,82 @@ pub struct Arguments {
 /// l2fwd's own options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "l2fwd options")]
-pub struct Options {
+pub(crate) struct Options {
     /// Ports to use, as a hexadecimal mask: bit N stands for port N. Ports are numbered in the
     /// order of their devices' addresses [default: all]
     #[arg(short = 'p', long, value_name = "MASK")]
-    pub portmask: Option<PortMask>,
+    pub(crate) portmask: Option<PortMask>,
 
     /// Receive every frame, not only those sent to the port's own address
     #[arg(short = 'P', long)]
-    pub promiscuous: bool,
+    pub(crate) promiscuous: bool,
 
     /// Receive queues (with one per port: ports) that an lcore polls at most [default: spread
     /// evenly over the lcores]
     #[arg(short = 'q', long = "queues-per-lcore", value_name = "NQ",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub queues_per_lcore: Option<u16>,
+    pub(crate) queues_per_lcore: Option<u16>,
 
     /// Receive queues of each port
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub rxq: u16,
+    pub(crate) rxq: u16,
 
     /// Seconds between statistics; 0: only at the end
     #[arg(short = 'T', long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub period: u32,
+    pub(crate) period: u32,
 
     /// Rewrite addresses: to 02:00:00:00:00:PORT, from the outgoing port's own [default]
     #[arg(long, overrides_with = "no_mac_updating")]
-    pub mac_updating: bool,
+    pub(crate) mac_updating: bool,
 
     /// Leave addresses as they are
     #[arg(long, overrides_with = "mac_updating")]
-    pub no_mac_updating: bool,
+    pub(crate) no_mac_updating: bool,
 
     /// Pairs of ports that forward to each other [default: (0,1),(2,3) and so on, of the ports
     /// enabled]
     #[arg(long, value_name = "(A,B),…")]
-    pub portmap: Option<PortMap>,
+    pub(crate) portmap: Option<PortMap>,
 
     /// Descriptors of each receive queue [default: the driver's choice]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub rxd: Option<u16>,
+    pub(crate) rxd: Option<u16>,
 
     /// Descriptors of each transmit queue [default: the driver's choice]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub txd: Option<u16>,
+    pub(crate) txd: Option<u16>,
 
     /// Frames that are taken from a queue at a time, and gathered before they are sent
     #[arg(long, value_name = "N", default_value_t = 32,
           value_parser = clap::value_parser!(u16).range(1..=MAX_BURST as i64))]
-    pub burst: u16,
+    pub(crate) burst: u16,
 
     /// Mbufs on each NUMA node that has ports [default: what descriptors, caches and bursts need]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub mbufs: Option<u32>,
+    pub(crate) mbufs: Option<u32>,
 
     /// Write counters to this file as JSON, each period and at the end
     #[arg(long, value_name = "FILE")]
-    pub stats_json: Option<PathBuf>,
+    pub(crate) stats_json: Option<PathBuf>,
 }
 
 impl Options {
     /// Whether Ethernet addresses are rewritten.
-    pub fn rewrites_addresses(&self) -> bool {
+    pub(crate) fn rewrites_addresses(&self) -> bool {
         !self.no_mac_updating
     }
 
     /// Frames in a burst.
-    pub fn burst_len(&self) -> usize {
+    pub(crate) fn burst_len(&self) -> usize {
         usize::from(self.burst)
     }
 }
 
 /// Reads this program's command line; if it can't be read, or asks for help or the version, says
 /// so and ends the program (exit code 2, or 0).
-pub fn parse() -> Arguments {
+pub(crate) fn parse() -> Arguments {
     Arguments::parse_from(without_separator(std::env::args_os()))
 }
 

@@ -5,24 +5,24 @@ use std::str::FromStr;
 
 /// The value of `-p`: bit N stands for port N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortMask(u64);
+pub(crate) struct PortMask(u64);
 
 /// The value of `--portmap`: pairs of ports that forward to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortMap(Vec<(u16, u16)>);
+pub(crate) struct PortMap(Vec<(u16, u16)>);
 
 /// A way for frames: those that port `from` receives leave by port `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
+pub(crate) struct Route {
     /// Where frames come in.
-    pub from: u16,
+    pub(crate) from: u16,
     /// Where they go out.
-    pub to: u16,
+    pub(crate) to: u16,
 }
 
 /// Options that don't fit the ports there are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PortMapError {
+pub(crate) enum PortMapError {
     /// The mask names a port that isn't there.
     #[error(
         "-p/--portmask {mask} names port {port}, and {ports}; leave its bit out, or add a device \
@@ -79,7 +79,7 @@ pub enum PortMapError {
 ///
 /// # Errors
 /// If mask or map name ports that aren't there, or the ports can't be paired.
-pub fn routes(
+pub(crate) fn routes(
     names: &[String],
     mask: Option<PortMask>,
     map: Option<&PortMap>,

@@ -10,19 +10,19 @@ use packetboat::telemetry::Counter;
 use crate::sizing::USUAL_DESCRIPTORS;
 
 /// A port in use.
-pub struct OpenPort {
+pub(crate) struct OpenPort {
     /// Its number.
-    pub number: u16,
+    pub(crate) number: u16,
     /// Its control side.
-    pub port: Box<dyn Port>,
+    pub(crate) port: Box<dyn Port>,
     /// What it said of itself.
-    pub info: PortInfo,
+    pub(crate) info: PortInfo,
     /// How it was set up.
-    pub config: PortConfig,
+    pub(crate) config: PortConfig,
     /// The link as it was last seen; none before the first look.
-    pub link: Option<Link>,
+    pub(crate) link: Option<Link>,
     /// Frames that found one of its transmit queues full.
-    pub queue_full: Vec<Arc<Counter>>,
+    pub(crate) queue_full: Vec<Arc<Counter>>,
 }
 
 impl OpenPort {
@@ -30,7 +30,7 @@ impl OpenPort {
     ///
     /// # Errors
     /// If the device can't do what is asked.
-    pub fn configure(
+    pub(crate) fn configure(
         mut port: Box<dyn Port>,
         wanted: PortConfig,
     ) -> Result<Self, PortError> {
@@ -51,12 +51,12 @@ impl OpenPort {
     }
 
     /// Descriptors of each receive queue.
-    pub fn rx_descriptors(&self) -> u16 {
+    pub(crate) fn rx_descriptors(&self) -> u16 {
         self.config.rx_descriptors.unwrap_or(self.info.rx_descriptors.default)
     }
 
     /// Descriptors of each transmit queue.
-    pub fn tx_descriptors(&self) -> u16 {
+    pub(crate) fn tx_descriptors(&self) -> u16 {
         self.config.tx_descriptors.unwrap_or(self.info.tx_descriptors.default)
     }
 
@@ -64,7 +64,11 @@ impl OpenPort {
     ///
     /// # Errors
     /// If it doesn't start, or can't be made promiscuous; it is stopped then.
-    pub fn start(&mut self, pool: &MbufPool, promiscuous: bool) -> Result<Queues, PortError> {
+    pub(crate) fn start(
+        &mut self,
+        pool: &MbufPool,
+        promiscuous: bool,
+    ) -> Result<Queues, PortError> {
         let pools = vec![pool.clone(); usize::from(self.config.rx_queues)];
         let queues = self.port.start(&pools)?;
         match self.port.set_promiscuous(promiscuous) {
@@ -85,4 +89,4 @@ impl OpenPort {
 }
 
 /// Ports by number.
-pub type Ports = BTreeMap<u16, OpenPort>;
+pub(crate) type Ports = BTreeMap<u16, OpenPort>;

@@ -5,35 +5,34 @@ use std::collections::BTreeMap;
 use packetboat::bus::SelectedFunction;
 use packetboat::eal::{Eal, LcoreThread, Plan};
 use packetboat::mbuf::{MbufPool, MbufPoolConfig};
-use packetboat::port::{PortConfig, Queues};
+use packetboat::port::PortConfig;
 
 use crate::drivers;
 use crate::error::Error;
-use crate::forward::{Lane, Rewrite};
 use crate::lanes::{self, LcorePlan};
 use crate::options::{Arguments, Options};
 use crate::portmap::{self, Route};
 use crate::ports::{OpenPort, Ports};
+use crate::queues::QueuesByPort;
 use crate::sizing::{self, CACHE_SIZE, Demand, USUAL_DESCRIPTORS};
-use crate::txbuffer::TxBuffer;
 
 /// Everything made ready, nothing started that needs to be stopped.
-pub struct Ready {
+pub(crate) struct Ready {
     /// The ports that are used, configured.
-    pub ports: Ports,
+    pub(crate) ports: Ports,
     /// By NUMA node; `None`: nodes don't matter, or aren't known.
-    pub pools: BTreeMap<Option<u32>, MbufPool>,
+    pub(crate) pools: BTreeMap<Option<u32>, MbufPool>,
     /// Lcores that wait for work, each with what it shall do.
-    pub lcores: Vec<(LcoreThread, LcorePlan)>,
+    pub(crate) lcores: Vec<(LcoreThread, LcorePlan)>,
     /// Memory and VFIO; goes last.
-    pub eal: Eal,
+    pub(crate) eal: Eal,
 }
 
 /// Does all that can fail before a port is started.
 ///
 /// # Errors
 /// Each thing that can be missing has its own. What was taken until then is given back.
-pub fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
+pub(crate) fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
     let options = &arguments.l2fwd;
     let plan = Plan::make(&arguments.eal)?;
     let devices = drivable(&plan)?;
@@ -161,7 +160,9 @@ fn make_pools(
         };
         let pool = MbufPool::new(eal.memory(), &config).or_else(|error| match node {
             Some(node) => {
-                tracing::warn!("mbufs for the ports on NUMA node {node} come from elsewhere: {error}");
+                tracing::warn!(
+                    "mbufs for the ports on NUMA node {node} come from elsewhere: {error}"
+                );
                 MbufPool::new(eal.memory(), &MbufPoolConfig { node: None, ..config })
             }
             None => Err(error),
@@ -171,14 +172,11 @@ fn make_pools(
     Ok(pools)
 }
 
-/// Queues that are out, by port.
-pub type QueuesByPort = BTreeMap<u16, Queues>;
-
 /// Starts all ports, or none.
 ///
 /// # Errors
 /// If one doesn't start; those that did are stopped again.
-pub fn start(ready: &mut Ready, options: &Options) -> Result<QueuesByPort, Error> {
+pub(crate) fn start(ready: &mut Ready, options: &Options) -> Result<QueuesByPort, Error> {
     let mut started = QueuesByPort::new();
     let mut failure = None;
     for (number, port) in &mut ready.ports {
@@ -202,41 +200,4 @@ pub fn start(ready: &mut Ready, options: &Options) -> Result<QueuesByPort, Error
         }
     }
     Err(error.into())
-}
-
-/// Puts the queues into the lanes of one lcore, in the order of its plan.
-pub fn lanes(
-    plan: &LcorePlan,
-    ports: &mut Ports,
-    queues: &mut BTreeMap<u16, Slots>,
-    options: &Options,
-) -> Vec<Lane> {
-    let mut lanes = Vec::with_capacity(plan.lanes.len());
-    for lane in &plan.lanes {
-        let Route { from, to } = lane.route;
-        let rx = lane.rx_queues.iter().filter_map(|queue| {
-            queues.get_mut(&from)?.rx.get_mut(usize::from(*queue))?.take()
-        });
-        let rx: Vec<_> = rx.collect();
-        let tx = queues
-            .get_mut(&to)
-            .and_then(|slots| slots.tx.get_mut(usize::from(lane.tx_queue))?.take());
-        let (Some(tx), Some(port)) = (tx, ports.get_mut(&to)) else { continue };
-        let tx = TxBuffer::new(tx, options.burst_len());
-        port.queue_full.push(tx.queue_full());
-        let rewrite = match options.rewrites_addresses() {
-            true => Rewrite::for_port(to, port.info.mac),
-            false => Rewrite::Keep,
-        };
-        lanes.push(Lane { from, rx, rewrite, to, tx, tx_queue: lane.tx_queue, rx_queues: lane.rx_queues.clone() });
-    }
-    lanes
-}
-
-/// Queues that wait to be given out, or have come back.
-pub struct Slots {
-    /// Receive queues by number.
-    pub rx: Vec<Option<Box<dyn packetboat::port::RxQueue>>>,
-    /// Transmit queues by number.
-    pub tx: Vec<Option<Box<dyn packetboat::port::TxQueue>>>,
 }

@@ -4,30 +4,30 @@ use packetboat::mbuf::MbufPoolConfig;
 
 /// Descriptors that a queue is reckoned with before its driver has been asked, and the most that
 /// l2fwd takes of its own accord.
-pub const USUAL_DESCRIPTORS: u16 = 1024;
+pub(crate) const USUAL_DESCRIPTORS: u16 = 1024;
 /// Mbufs that an lcore may keep in its cache.
-pub const CACHE_SIZE: usize = 256;
+pub(crate) const CACHE_SIZE: usize = 256;
 
 /// What takes mbufs. All numbers are sums over the ports in question.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
+pub(crate) struct Demand {
     /// Descriptors of all receive queues: each has an mbuf lent to the device.
-    pub rx_descriptors: usize,
+    pub(crate) rx_descriptors: usize,
     /// Descriptors of all transmit queues: each may have one until the device is done with it.
-    pub tx_descriptors: usize,
+    pub(crate) tx_descriptors: usize,
     /// Queues, received from or sent to.
-    pub queues: usize,
+    pub(crate) queues: usize,
     /// Lcores that forward.
-    pub lcores: usize,
+    pub(crate) lcores: usize,
     /// Frames in a burst.
-    pub burst_len: usize,
+    pub(crate) burst_len: usize,
 }
 
 impl Demand {
     /// Mbufs with which no queue ever finds the pool empty: one for each descriptor; for each
     /// lcore its cache and a burst in hand; for each queue a transmit buffer's worth. DPDK's l2fwd
     /// reckons in the same way, but takes 8,192 at least.
-    pub fn mbufs(&self) -> usize {
+    pub(crate) fn mbufs(&self) -> usize {
         let Self { rx_descriptors, tx_descriptors, queues, lcores, burst_len } = *self;
         let in_hand = lcores * (CACHE_SIZE + burst_len) + queues * burst_len;
         (rx_descriptors + tx_descriptors + in_hand).next_multiple_of(64)
@@ -35,20 +35,20 @@ impl Demand {
 
     /// Bytes of DMA memory for the queues themselves. Generous: rings of 64 bytes per descriptor,
     /// each in pages of its own.
-    pub fn ring_bytes(&self) -> u64 {
+    pub(crate) fn ring_bytes(&self) -> u64 {
         let descriptors = self.rx_descriptors + self.tx_descriptors;
         (descriptors * 64 + self.queues * 16 * 1024) as u64
     }
 }
 
 /// Bytes of memory for `mbufs` mbufs.
-pub fn mbuf_bytes(mbufs: usize) -> u64 {
+pub(crate) fn mbuf_bytes(mbufs: usize) -> u64 {
     let config = MbufPoolConfig::new("", mbufs);
     (mbufs as u64).saturating_mul(config.object_len_bytes() as u64)
 }
 
 /// Bytes that go to alignment, to page ends and to control queues.
-pub const SPARE_BYTES: u64 = 1 << 20;
+pub(crate) const SPARE_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

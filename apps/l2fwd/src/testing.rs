@@ -9,20 +9,20 @@ use packetboat::memory::{Memory, MemoryConfig};
 use packetboat::port::{RxQueue, TxQueue};
 
 /// A pool of `count` mbufs in normal memory.
-pub fn pool(count: usize) -> MbufPool {
+pub(crate) fn pool(count: usize) -> MbufPool {
     let memory = Memory::reserve(&MemoryConfig::no_huge(4)).unwrap();
     let config = MbufPoolConfig { cache_size: 0, ..MbufPoolConfig::new("test", count) };
     MbufPool::new(&memory, &config).unwrap()
 }
 
 /// A frame that tells where it came from, of a length between 60 and 1514 bytes.
-pub fn frame(port: usize, number: usize) -> Vec<u8> {
+pub(crate) fn frame(port: usize, number: usize) -> Vec<u8> {
     let len = 60 + number * 97 % 1455;
     (0..len).map(|at| (at * 7 + number * 31 + port * 101) as u8).collect()
 }
 
 /// Waits for something that happens within seconds.
-pub fn wait_until(done: impl Fn() -> bool) {
+pub(crate) fn wait_until(done: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < end, "it didn't happen within 20 s");
@@ -32,7 +32,7 @@ pub fn wait_until(done: impl Fn() -> bool) {
 
 /// What is outside of a port.
 #[derive(Debug, Clone)]
-pub struct Wire(Arc<Mutex<State>>);
+pub(crate) struct Wire(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -46,7 +46,7 @@ struct State {
 
 impl Wire {
     /// A port whose transmit queue has `slots` descriptors.
-    pub fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             arriving: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -57,37 +57,37 @@ impl Wire {
     }
 
     /// A frame comes in.
-    pub fn arrive(&self, frame: Vec<u8>) {
+    pub(crate) fn arrive(&self, frame: Vec<u8>) {
         self.state().arriving.push_back(frame);
     }
 
     /// Nothing that was sent is done with until [`Self::release`].
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.state().held = true;
     }
 
     /// The device goes on.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.state().held = false;
     }
 
     /// Frames that went out so far.
-    pub fn sent_len(&self) -> usize {
+    pub(crate) fn sent_len(&self) -> usize {
         self.state().sent.len()
     }
 
     /// Those frames.
-    pub fn take_sent(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_sent(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.state().sent)
     }
 
     /// The port's receive queue.
-    pub fn rx(&self, pool: &MbufPool) -> Box<dyn RxQueue> {
+    pub(crate) fn rx(&self, pool: &MbufPool) -> Box<dyn RxQueue> {
         Box::new(Rx { wire: self.clone(), pool: pool.clone() })
     }
 
     /// The port's transmit queue.
-    pub fn tx(&self) -> Box<dyn TxQueue> {
+    pub(crate) fn tx(&self) -> Box<dyn TxQueue> {
         Box::new(Tx { wire: self.clone() })
     }
 

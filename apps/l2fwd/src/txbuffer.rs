@@ -8,7 +8,7 @@ use packetboat::telemetry::Counter;
 
 /// A transmit queue with a buffer in front of it.
 #[derive(Debug)]
-pub struct TxBuffer {
+pub(crate) struct TxBuffer {
     queue: Box<dyn TxQueue>,
     waiting: Burst,
     /// Frames for which the queue had no descriptor.
@@ -17,19 +17,19 @@ pub struct TxBuffer {
 
 impl TxBuffer {
     /// A buffer of `burst_len` frames in front of `queue`.
-    pub fn new(queue: Box<dyn TxQueue>, burst_len: usize) -> Self {
+    pub(crate) fn new(queue: Box<dyn TxQueue>, burst_len: usize) -> Self {
         Self { queue, waiting: Burst::with_limit(burst_len), queue_full: Arc::default() }
     }
 
     /// Counts frames that were dropped because the queue was full.
-    pub fn queue_full(&self) -> Arc<Counter> {
+    pub(crate) fn queue_full(&self) -> Arc<Counter> {
         Arc::clone(&self.queue_full)
     }
 
     /// Takes all frames of `burst`. They go out when the buffer is full, or at the next
     /// [`Self::drain`].
     #[inline(always)]
-    pub fn send(&mut self, burst: &mut Burst) {
+    pub(crate) fn send(&mut self, burst: &mut Burst) {
         if self.waiting.is_empty() && burst.room() == 0 {
             // Nothing waits, and there is nothing to wait for: no need to move it twice.
             self.queue.send(burst);
@@ -45,12 +45,12 @@ impl TxBuffer {
 
     /// Sends what waits. If nothing does, fetches back what the device is done with, so that an
     /// idle queue keeps no mbufs.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         if self.waiting.is_empty() { self.queue.reclaim() } else { self.flush() }
     }
 
     /// The queue itself, to be given back to its port. What waits in front of it is dropped.
-    pub fn into_queue(self) -> Box<dyn TxQueue> {
+    pub(crate) fn into_queue(self) -> Box<dyn TxQueue> {
         self.queue
     }
 
