@@ -15,6 +15,7 @@ use crate::sys::sysroot::SysRoot;
 /// The EAL options. An application flattens them into its own.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "EAL options")]
+#[group(skip)]
 pub struct Options {
     /// Lcores to run on: CPUs, as in 0,2 or 0-3; or numbers of your own with @CPU behind, as in
     /// 0@2,1@3 [default: every CPU that this process may use]

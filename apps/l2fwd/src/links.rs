@@ -16,7 +16,9 @@ const STEPS: u32 = 90;
 pub(crate) fn wait(ports: &mut Ports, console: &mut Console, wakeups: &Wakeups) {
     console.progress("Waiting for links ");
     for _ in 0..STEPS {
-        ports.values_mut().for_each(|port| drop(look(port)));
+        for port in ports.values_mut() {
+            look(port);
+        }
         if ports.values().all(|port| port.link.is_some_and(|link| link.up)) || wakeups.wait(STEP) {
             break;
         }

@@ -25,12 +25,15 @@ Examples:
 A lone -- between EAL options and l2fwd's own is allowed, as with DPDK, and not needed.
 Ctrl-C or SIGTERM stops it. Exit code: 0 after a clean stop, 2 for a wrong command line, else 1.";
 
-/// Forwards frames between pairs of NIC ports, in userspace
-///
-/// Each receive queue is polled by a core of its own; what it receives leaves by the other port of
-/// the pair. The NICs are reached through VFIO, memory is on hugepages. DPDK's l2fwd is the model.
+const ABOUT: &str = "\
+Forwards frames between pairs of NIC ports, in userspace: cores poll the receive queues, and what
+comes in by one port of a pair leaves by the other. The NICs are reached through VFIO, memory is
+on hugepages; DPDK's l2fwd is the model.";
+
+/// The whole command line.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "packetboat-l2fwd", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "packetboat-l2fwd", version, about = ABOUT, long_about = None)]
+#[command(after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Arguments {
     /// What every application has.
     #[command(flatten)]
@@ -43,6 +46,7 @@ pub(crate) struct Arguments {
 /// l2fwd's own options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "l2fwd options")]
+#[group(skip)]
 pub(crate) struct Options {
     /// Ports to use, as a hexadecimal mask: bit N stands for port N. Ports are numbered in the
     /// order of their devices' addresses [default: all]
