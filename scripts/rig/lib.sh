@@ -75,6 +75,33 @@ l2fwd_start() {
         while [ ! -s l2fwd.pid ]; do usleep 10000; done"
 }
 
+# l2fwd_ready N…: wait until a driver has started these NICs (DRIVER_OK), for a minute at most. Frames
+# must not come earlier: QEMU drops what it holds for a device when that is reset.
+l2fwd_ready() {
+    local n bar try
+    for n; do
+        # The common configuration stands at the start of BAR 4, device_status at its byte 20
+        # (virtio 1.3, 4.1.4.3). Read through QEMU: the guest's own view belongs to l2fwd.
+        bar=$(guest "sed -n '5s/ .*//p' /sys/bus/pci/devices/$(nic_bdf "$n")/resource")
+        for ((try = 0; try < 300; try++)); do
+            (($(device_status $((bar + 20))) & 4)) && continue 2
+            ((try % 10)) || guest '[ ! -e /tmp/l2fwd.code ]' || break
+            sleep 0.2
+        done
+        not_ok "l2fwd starts NIC $n" "$(guest 'cat /tmp/l2fwd.code /tmp/l2fwd.out /tmp/l2fwd.err 2>/dev/null')"
+        return 1
+    done
+    ok "l2fwd starts NICs $*"
+}
+
+# device_status ADDRESS: the byte there, or 0 where nothing answers (a device asleep reads as 0xff).
+device_status() {
+    local byte
+    byte=$(qmp human-monitor-command "command-line=xp /1bx $1" | grep -oE '0x[0-9a-f]{2}\b' | tail -n 1)
+    [[ ${byte:-0xff} != 0xff ]] || byte=0
+    printf '%s\n' "$byte"
+}
+
 # l2fwd_signal SIGNAL
 l2fwd_signal() { guest "kill -$1 \$(cat /tmp/l2fwd.pid)"; }
 
