@@ -44,7 +44,7 @@ pub(crate) fn stop(
             failures.push(error.into());
         }
     }
-    let lcore_counts = views.iter().map(|view| view.counts()).collect();
+    let lcore_counts = views.iter().map(super::control::LcoreView::counts).collect();
     let last = Snapshot::of(uptime, &ports, &pools, lcore_counts);
     console.statistics(Span { from: None, to: &last });
     write_stats(stats_file, &last);
