@@ -80,11 +80,10 @@ struct Model {
 impl Model {
     /// Whether `count` objects can be had; moves the numbers if so.
     fn take(&mut self, actor: usize, count: usize) -> bool {
-        let half = self.cache_size / 2;
         let mut none = 0;
-        let cached = match self.cached.get_mut(actor) {
-            Some(cached) if self.cache_size > 0 => cached,
-            _ => &mut none,
+        let (cached, half) = match self.cached.get_mut(actor) {
+            Some(cached) if self.cache_size > 0 => (cached, self.cache_size / 2),
+            _ => (&mut none, 0),
         };
         if count <= *cached {
             *cached -= count;
