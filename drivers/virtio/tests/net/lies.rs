@@ -437,12 +437,14 @@ proptest! {
                 Lie::Restart => {
                     rig.stop().unwrap();
                     prop_assert_eq!((rig.pool.objects().in_use(), rig.pool.leaked()), (0, 0));
+                    rig.device.forget_violations();
                     rig.start().unwrap();
                     still_works(&mut rig);
                 }
             }
         }
         rig.stop().unwrap();
+        rig.device.forget_violations();
         rig.start().unwrap();
         still_works(&mut rig);
         rig.finish();

@@ -172,6 +172,19 @@ fn an_empty_pool_is_counted_and_recovered_from() {
     rig.finish();
 }
 
+/// As many buffers are lent as a burst took, or the device would run dry under load.
+#[test]
+fn a_whole_ring_in_one_burst_is_replaced_in_one_go() {
+    let mut rig = Rig::running(Options::default(), 512, 128);
+    for round in 0..10 {
+        for number in 0..128 {
+            assert!(rig.device.receive(0, &frame(60, round * 128 + number)));
+        }
+        assert_eq!(rig.received(0).len(), 128);
+    }
+    rig.finish();
+}
+
 #[test]
 fn a_device_that_polls_isnt_rung() {
     let mut rig = Rig::running(Options::default(), 64, 16);

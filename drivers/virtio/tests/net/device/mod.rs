@@ -220,6 +220,12 @@ impl NetDevice {
         self.0.state().violations.clone()
     }
 
+    /// After lies: a device that completes what it never took can't blame the driver for offering
+    /// it again.
+    pub(crate) fn forget_violations(&self) {
+        self.0.state().violations.clear();
+    }
+
     pub(crate) fn driver_features(&self) -> u64 {
         self.0.state().driver_features
     }
