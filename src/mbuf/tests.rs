@@ -1,6 +1,7 @@
 //! Frames, bursts and lent frames against simple models, and the pool's account of them.
 //!
 //! Lcore ids 40 to 49 are this file's.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::VecDeque;
 use std::sync::Arc;

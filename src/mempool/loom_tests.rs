@@ -4,6 +4,7 @@
 //! An object is stood for by a cell that loom watches. Whoever has taken an object writes to its
 //! cell: loom fails the test if two threads do so at once, and if one does so without having seen
 //! the other's return of it (a missing Release or Acquire).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![expect(unsafe_code, reason = "plays the lcore that a cache belongs to")]
 
 use std::mem::MaybeUninit;

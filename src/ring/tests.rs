@@ -86,7 +86,7 @@ macro_rules! against_model {
 
 /// Somewhere within the longest run of operations below the wrap of the 32-bit indexes.
 fn below_the_wrap() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(0u32), (1..2_000u32).prop_map(|below| below.wrapping_neg())]
+    prop_oneof![Just(0u32), (1..2_000u32).prop_map(u32::wrapping_neg)]
 }
 
 proptest! {
