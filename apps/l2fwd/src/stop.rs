@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::console::Console;
-use crate::control::{LcoreView, Running, write_stats};
+use crate::control::{Running, write_stats};
 use crate::error::Error;
 use crate::json::StatsFile;
 use crate::queues::give_back;
@@ -44,7 +44,7 @@ pub(crate) fn stop(
             failures.push(error.into());
         }
     }
-    let lcore_counts = views.iter().map(LcoreView::counts).collect();
+    let lcore_counts = views.iter().map(super::control::LcoreView::counts).collect();
     let last = Snapshot::of(uptime, &ports, &pools, lcore_counts);
     console.statistics(Span { from: None, to: &last });
     write_stats(stats_file, &last);

@@ -1,0 +1,131 @@
+#!/bin/bash
+# Runs l2fwd in a QEMU guest, with real frames from outside, and checks what becomes of them.
+#
+#   scripts/rig/run.sh SCENARIO…   run these
+#   scripts/rig/run.sh all         run all, the machine booted once per kind
+#   scripts/rig/run.sh --list      name them
+#   scripts/rig/run.sh --shell [MACHINE]  boot and take commands for the guest line by line
+#
+# One line per check, `ok - …` or `FAILED - …`; the last one counts them. Logs: target/rig/SCENARIO/.
+# Environment: RIG_ACCEL=kvm  instead of tcg, which needs nothing of the host
+#              RIG_L2FWD=FILE another binary than the one built here
+set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+. "$REPO/scripts/rig/lib.sh"
+
+RIG_ACCEL=${RIG_ACCEL:-tcg}
+SCENARIOS=$REPO/scripts/rig/scenarios
+TARGET=${CARGO_TARGET_DIR:-$REPO/target}
+LOGS=$REPO/target/rig
+# In this order: what is most telling first, what changes the machine last, one kind after the other.
+ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup bad-input
+    device-gone virtio-iommu)
+
+main() {
+    local names=()
+    case ${1-} in
+        --list) printf '%s\n' "${ORDER[@]}" && exit ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
+        '') die "wanted a scenario, found none. Run: scripts/rig/run.sh --list" ;;
+        all) names=("${ORDER[@]}") ;;
+        --shell) ;;
+        *) names=("$@") ;;
+    esac
+    local name
+    for name in "${names[@]}"; do
+        [[ -e $SCENARIOS/$name.sh ]] || die "wanted a scenario, found '$name'. Run: scripts/rig/run.sh --list"
+    done
+    ((EUID == 0)) || die "wanted root for taps and namespaces, found user $(id -un). Run: sudo scripts/rig/run.sh $*"
+    prepare
+    trap machine_stop EXIT
+    trap 'exit 130' INT TERM
+    if [[ $1 == --shell ]]; then
+        shell "${2-main}"
+        exit
+    fi
+    for name in "${names[@]}"; do run_scenario "$name"; done
+    machine_stop
+    tally
+}
+
+# prepare: QEMU and the guest from the cache, our two programs, and the payload of the guest.
+prepare() {
+    "$REPO/scripts/rig/setup.sh" || exit
+    # shellcheck source=/dev/null # written by setup.sh
+    . "$CACHE/rig/env"
+    need_command ip iproute2
+    need_command cpio
+    need_command sysctl procps
+    (cd "$REPO" && cargo build -q -p packetboat-wire && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
+        die "wanted l2fwd and the wire built, found that cargo fails (see above). Run: cargo build --release -p packetboat-l2fwd"
+    WIRE=$TARGET/debug/packetboat-wire
+    make_payload "${RIG_L2FWD:-$TARGET/release/packetboat-l2fwd}"
+}
+
+# make_payload L2FWD: bash, l2fwd, the libraries of both and our scripts, as a second archive behind
+# the initramfs. The kernel unpacks one after the other.
+make_payload() {
+    local root file
+    root=$(mktemp -d)
+    PAYLOAD_INITRD=$LOGS/initrd
+    mkdir -p "$root/bin" "$LOGS"
+    install -m 755 "$1" "$root/bin/packetboat-l2fwd"
+    install -m 755 "$(command -v bash)" "$root/bin/bash"
+    install -m 755 "$REPO/scripts/devbind.sh" "$REPO/scripts/hugepages.sh" "$root/bin"
+    for file in $(ldd "$1" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
+        install -D -m 755 "$file" "$root$file"
+    done
+    [[ -z ${RIG_EXTRA-} ]] || cp -a "$RIG_EXTRA"/. "$root" # a directory to lay over the guest's root
+    (cd "$root" && find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet | gzip -1) |
+        cat "$RIG_INITRAMFS" - >"$PAYLOAD_INITRD"
+    rm -rf "$root"
+}
+
+run_scenario() {
+    local name=$1 before=$FAILED began=$SECONDS
+    LOG=$LOGS/$name
+    rm -rf "$LOG" && mkdir -p "$LOG"
+    # shellcheck source=/dev/null
+    . "$SCENARIOS/$name.sh"
+    say "# $name"
+    if [[ ${BOOTED-} != "$MACHINE" ]] || ! machine_is_up; then
+        machine_stop
+        if ! boot "$MACHINE"; then
+            not_ok "$name: the guest boots" "see $LOGS/machine-$MACHINE"
+            BOOTED=
+            return
+        fi
+        BOOTED=$MACHINE
+    fi
+    check "$name: hugepages.sh reserves $PAGES pages" guest "hugepages.sh -c && hugepages.sh -r $PAGES -n 0 && dmesg -c >/dev/null"
+    scenario
+    if machine_is_up; then
+        guest 'kill -KILL $(pidof packetboat-l2fwd) 2>/dev/null; usleep 300000; true' # a failed check may leave one
+        nothing_left "$name"
+        check_kernel_log "$name"
+    else
+        not_ok "$name: the guest still answers" "$(tail -n 20 "$LOGS/machine-$MACHINE/console.log")"
+    fi
+    say "# $name: $((SECONDS - began)) s"
+    if ((FAILED > before)); then
+        say "# logs: $LOG and $LOGS/machine-$MACHINE"
+        BOOTED= # a fresh machine for the next one
+    fi
+}
+
+boot() {
+    local began=$SECONDS
+    machine_start "$1" "$LOGS/machine-$1" || return
+    say "# machine $1 is up after $((SECONDS - began)) s"
+}
+
+shell() {
+    local line
+    LOG=$LOGS/shell
+    mkdir -p "$LOG"
+    boot "$1" || exit
+    say "# sockets in $RUN; end with Ctrl-D"
+    while read -rep 'guest# ' line; do guest "$line" || say "exit code $?"; done
+}
+
+main "$@"
