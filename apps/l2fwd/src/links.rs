@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::console::Console;
-use crate::control::Wakeups;
+
 use crate::ports::{OpenPort, Ports};
+use crate::signals::Wakeups;
 use crate::table::Words;
 
 /// Between two looks while waiting.
