@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2016,SC2034 # guest commands; used by scenarios
 # What scenarios are written with. Sourced by run.sh, which sets LOG to the scenario's own directory
 # and boots its machine. A scenario is a file scenarios/NAME.sh with
 #
