@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # used by scenarios
 # The guest: which hardware it has, how it starts and ends, how one talks to it. Sourced by lib.sh.
 #
 # Both machines have the same PCI devices, each NIC behind a root port of its own:

@@ -56,23 +56,26 @@ prepare() {
     need_command ip iproute2
     need_command cpio
     need_command sysctl procps
+    need_command ping iputils-ping
+    need_command jq
     (cd "$REPO" && cargo build -q -p packetboat-wire && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
         die "wanted l2fwd and the wire built, found that cargo fails (see above). Run: cargo build --release -p packetboat-l2fwd"
     WIRE=$TARGET/debug/packetboat-wire
-    make_payload "${RIG_L2FWD:-$TARGET/release/packetboat-l2fwd}"
+    L2FWD=${RIG_L2FWD:-$TARGET/release/packetboat-l2fwd}
+    make_payload
 }
 
-# make_payload L2FWD: bash, l2fwd, the libraries of both and our scripts, as a second archive behind
+# make_payload: bash, l2fwd, the libraries of both and our scripts, as a second archive behind
 # the initramfs. The kernel unpacks one after the other.
 make_payload() {
     local root file
     root=$(mktemp -d)
     PAYLOAD_INITRD=$LOGS/initrd
     mkdir -p "$root/bin" "$LOGS"
-    install -m 755 "$1" "$root/bin/packetboat-l2fwd"
+    install -m 755 "$L2FWD" "$root/bin/packetboat-l2fwd"
     install -m 755 "$(command -v bash)" "$root/bin/bash"
     install -m 755 "$REPO/scripts/devbind.sh" "$REPO/scripts/hugepages.sh" "$root/bin"
-    for file in $(ldd "$1" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
+    for file in $(ldd "$L2FWD" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
         install -D -m 755 "$file" "$root$file"
     done
     [[ -z ${RIG_EXTRA-} ]] || cp -a "$RIG_EXTRA"/. "$root" # a directory to lay over the guest's root

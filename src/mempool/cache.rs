@@ -3,10 +3,10 @@
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pool::Object;
 use crate::ring::{Amount, Core};
+use crate::sys::sync::atomic::{AtomicUsize, Ordering};
 
 /// Free objects of one lcore, the warmest on top. Only that lcore's thread calls `get` and `put`
 /// (they are `unsafe` for that); others may read `len`.

@@ -10,7 +10,11 @@
 //! makes mbufs of them.
 
 mod cache;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod pool;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub(crate) use pool::Object;
 pub use pool::{MAX_CACHE_SIZE, Mempool, MempoolError};

@@ -218,6 +218,12 @@ impl Mempool {
         self.count - self.available()
     }
 
+    /// Free objects in the shared ring alone.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn shared_len(&self) -> usize {
+        self.shared.len()
+    }
+
     /// Takes as many objects as `out` has room for, or none.
     #[inline(always)]
     pub(crate) fn get_bulk(&self, out: &mut [MaybeUninit<Object>]) -> bool {

@@ -48,8 +48,8 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    fn new() -> Self {
-        Self { head: AtomicU32::new(0), tail: AtomicU32::new(0) }
+    fn at(index: u32) -> Self {
+        Self { head: AtomicU32::new(index), tail: AtomicU32::new(index) }
     }
 }
 
@@ -108,6 +108,12 @@ pub(crate) enum MultiSide {
 
 impl<T> Core<T> {
     pub(crate) fn new(capacity: usize) -> Result<Self, RingError> {
+        Self::starting_at(capacity, 0)
+    }
+
+    /// An empty ring whose indexes start at `index`, so that a test can begin just below the wrap
+    /// of the 32 bits instead of moving 2^32 elements first.
+    pub(crate) fn starting_at(capacity: usize, index: u32) -> Result<Self, RingError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(RingError::Capacity(capacity));
         }
@@ -117,8 +123,8 @@ impl<T> Core<T> {
             slots,
             mask: (slot_count - 1) as u32,
             capacity: capacity as u32,
-            producers: CachePadded::new(Side::new()),
-            consumers: CachePadded::new(Side::new()),
+            producers: CachePadded::new(Side::at(index)),
+            consumers: CachePadded::new(Side::at(index)),
         })
     }
 

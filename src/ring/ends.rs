@@ -22,9 +22,20 @@ pub struct Single {
 pub struct Multi;
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Single {}
-    impl Sealed for super::Multi {}
+    pub trait Sealed {
+        /// The end of a ring whose indexes stand at `index`.
+        fn at(index: u32) -> Self;
+    }
+    impl Sealed for super::Single {
+        fn at(index: u32) -> Self {
+            Self { head: index, seen: index }
+        }
+    }
+    impl Sealed for super::Multi {
+        fn at(_: u32) -> Self {
+            Self
+        }
+    }
 }
 
 /// How the threads of one side agree: [`Single`] or [`Multi`].
@@ -52,10 +63,19 @@ pub struct Consumer<T, P: Mode, C: Mode> {
 pub fn ring<T: Send, P: Mode, C: Mode>(
     capacity: usize,
 ) -> Result<(Producer<T, P, C>, Consumer<T, P, C>), RingError> {
-    let core = Arc::new(Core::new(capacity)?);
+    ring_starting_at(capacity, 0)
+}
+
+/// A ring whose indexes start at `index`: tests begin just below the wrap of the 32 bits.
+#[expect(clippy::type_complexity, reason = "as for `ring`")]
+pub(super) fn ring_starting_at<T: Send, P: Mode, C: Mode>(
+    capacity: usize,
+    index: u32,
+) -> Result<(Producer<T, P, C>, Consumer<T, P, C>), RingError> {
+    let core = Arc::new(Core::starting_at(capacity, index)?);
     Ok((
-        Producer { core: core.clone(), mode: P::default(), other: PhantomData },
-        Consumer { core, mode: C::default(), other: PhantomData },
+        Producer { core: core.clone(), mode: P::at(index), other: PhantomData },
+        Consumer { core, mode: C::at(index), other: PhantomData },
     ))
 }
 

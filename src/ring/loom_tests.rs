@@ -1,11 +1,22 @@
 //! Every interleaving, under loom. Run with `scripts/test.sh loom`.
 //!
-//! What loom does not check: more threads than here, operations larger than the ring, and the
-//! wrap of the 32-bit indexes (property tests do the latter two).
+//! What loom does not check: more threads than here, and operations larger than the ring
+//! (property tests do the latter). The rings start just below the wrap of their 32-bit indexes,
+//! so that every model crosses it.
 
 use loom::thread;
 
+use super::ends::ring_starting_at;
 use super::*;
+
+/// The second element that passes has index 0.
+const BELOW_THE_WRAP: u32 = u32::MAX;
+
+fn ring<T: Send, P: Mode, C: Mode>(
+    capacity: usize,
+) -> Result<(Producer<T, P, C>, Consumer<T, P, C>), RingError> {
+    ring_starting_at(capacity, BELOW_THE_WRAP)
+}
 
 /// Explores with a bound on forced switches: three threads with spinning inside are beyond an
 /// unbounded search.

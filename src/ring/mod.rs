@@ -35,4 +35,4 @@ mod tests;
 
 pub(crate) use self::core::{Amount, Core};
 pub use self::core::{MAX_CAPACITY, RingError};
-pub use ends::{Consumer, Multi, Producer, Single, ring};
+pub use ends::{Consumer, Mode, Multi, Producer, Single, ring};

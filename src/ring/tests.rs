@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
+use super::ends::ring_starting_at;
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -83,37 +84,76 @@ macro_rules! against_model {
     }};
 }
 
+/// Somewhere within the longest run of operations below the wrap of the 32-bit indexes.
+fn below_the_wrap() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0u32), (1..2_000u32).prop_map(u32::wrapping_neg)]
+}
+
 proptest! {
     #[test]
-    fn single_ends_behave_as_a_queue(capacity in 1..40usize, ops in ops()) {
-        let (mut producer, mut consumer) = ring::<u64, Single, Single>(capacity).unwrap();
+    fn single_ends_behave_as_a_queue(
+        capacity in 1..40usize,
+        start in below_the_wrap(),
+        ops in ops(),
+    ) {
+        let (mut producer, mut consumer) = ring_starting_at::<u64, Single, Single>(capacity, start).unwrap();
         against_model!(producer, consumer, capacity, ops);
     }
 
     #[test]
-    fn multi_ends_behave_as_a_queue(capacity in 1..40usize, ops in ops()) {
-        let (producer, consumer) = ring::<u64, Multi, Multi>(capacity).unwrap();
+    fn multi_ends_behave_as_a_queue(
+        capacity in 1..40usize,
+        start in below_the_wrap(),
+        ops in ops(),
+    ) {
+        let (producer, consumer) = ring_starting_at::<u64, Multi, Multi>(capacity, start).unwrap();
         against_model!(producer, consumer, capacity, ops);
     }
 
     #[test]
-    fn mixed_ends_behave_as_a_queue(capacity in 1..40usize, ops in ops()) {
-        let (producer, mut consumer) = ring::<u64, Multi, Single>(capacity).unwrap();
+    fn mixed_ends_behave_as_a_queue(
+        capacity in 1..40usize,
+        start in below_the_wrap(),
+        ops in ops(),
+    ) {
+        let (producer, mut consumer) = ring_starting_at::<u64, Multi, Single>(capacity, start).unwrap();
         against_model!(producer, consumer, capacity, ops);
     }
 }
 
 #[test]
 fn indexes_wrap_through_32_bits() {
-    // 2^32 elements would take a while; start just below the wrap instead.
-    let (mut producer, mut consumer) = ring::<u32, Single, Single>(3).unwrap();
-    for round in 0..100_000u32 {
-        assert!(producer.enqueue_bulk(&[round, round + 1, round + 2]));
-        assert!(!producer.enqueue_bulk(&[0]));
+    // Capacity 3 stands in 4 slots, so that full, empty and the slots' end all meet the wrap.
+    const ROUNDS: u32 = 100;
+    let (mut producer, mut consumer) =
+        ring_starting_at::<u32, Single, Single>(3, (3 * ROUNDS / 2).wrapping_neg()).unwrap();
+    let (many_producer, many_consumer) =
+        ring_starting_at::<u32, Multi, Multi>(3, (3 * ROUNDS / 2 + 1).wrapping_neg()).unwrap();
+    for round in 0..ROUNDS {
+        let items = [round, round + 1, round + 2];
+        assert!(producer.enqueue_bulk(&items) && many_producer.enqueue_bulk(&items));
+        assert!(producer.push(0).is_err() && many_producer.push(0).is_err());
+        assert_eq!((producer.len(), many_producer.len()), (3, 3));
+        assert_eq!((consumer.free(), many_consumer.free()), (0, 0));
         let mut out = [0; 3];
         assert!(consumer.dequeue_bulk(&mut out));
-        assert_eq!(out, [round, round + 1, round + 2]);
+        assert_eq!(out, items);
+        let mut out = [0; 3];
+        assert!(many_consumer.dequeue_bulk(&mut out));
+        assert_eq!(out, items);
+        assert_eq!((consumer.pop(), many_consumer.pop()), (None, None));
+        assert_eq!((producer.len(), many_producer.len()), (0, 0));
     }
+}
+
+#[test]
+fn what_waits_across_the_wrap_is_dropped_once() {
+    let counted = Arc::new(());
+    let (mut producer, consumer) = ring_starting_at::<_, Single, Single>(4, u32::MAX - 1).unwrap();
+    let mut items: Vec<_> = (0..4).map(|_| counted.clone()).collect();
+    assert_eq!(producer.enqueue_from(&mut items), 4);
+    drop((producer, consumer));
+    assert_eq!(Arc::strong_count(&counted), 1);
 }
 
 #[test]

@@ -221,7 +221,18 @@ impl RxQueue for VirtioRx {
             self.counters.packets.add(packets);
             self.counters.bytes.add(bytes);
         }
-        if self.free() >= self.refill_at && self.lend(self.free().min(REFILL_MAX)) != 0 {
+        // A burst, or a frame in many buffers, may have taken more than is lent in one go: were
+        // less lent than was taken, the device would run dry under load.
+        let mut lent = false;
+        while self.free() >= self.refill_at {
+            let wanted = self.free().min(REFILL_MAX);
+            let got = self.lend(wanted);
+            lent |= got != 0;
+            if got < wanted {
+                break;
+            }
+        }
+        if lent {
             self.ring.publish();
         }
     }

@@ -1,0 +1,354 @@
+//! The mempool against a model that counts, and under real threads.
+//!
+//! A thread may become one lcore after the other by claiming and dropping their ids, so most
+//! tests play several lcores on one thread. Ids 60 to 79 are this file's.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(unsafe_code, reason = "returns the objects it took")]
+
+use std::collections::HashSet;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::memory::{Memory, MemoryConfig};
+use crate::ring::MAX_CAPACITY;
+use crate::sys::lcore_id::LcoreClaim;
+
+const OBJECT_LEN_BYTES: usize = 192;
+
+fn memory() -> Arc<Memory> {
+    Memory::reserve(&MemoryConfig::no_huge(4)).unwrap()
+}
+
+fn pool(memory: &Arc<Memory>, count: usize, cache_size: usize) -> Mempool {
+    Mempool::new(memory, "objects", count, OBJECT_LEN_BYTES, cache_size, None, |_, _| ()).unwrap()
+}
+
+/// Runs `work` as lcore `id`, or as a thread that is none.
+fn on<R>(id: Option<u32>, work: impl FnOnce() -> R) -> R {
+    let _claim = id.map(|id| LcoreClaim::claim(id).unwrap());
+    work()
+}
+
+fn take(pool: &Mempool, count: usize) -> Option<Vec<Object>> {
+    let mut out = vec![MaybeUninit::uninit(); count];
+    pool.get_bulk(&mut out).then(|| {
+        // SAFETY: filled, as the pool said so.
+        out.into_iter().map(|object| unsafe { object.assume_init() }).collect()
+    })
+}
+
+fn give(pool: &Mempool, objects: &[Object]) {
+    // SAFETY: tests give back what they took, once.
+    unsafe { pool.put_bulk(objects) };
+}
+
+// ---- against a model ------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Op {
+    Take(usize),
+    /// Objects to give back, and whether those taken first.
+    Give(usize, bool),
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    /// 0 to 2: that lcore; 3: a thread that is none.
+    actor: usize,
+    op: Op,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let op = prop_oneof![
+        (0..40usize).prop_map(Op::Take),
+        (0..4usize).prop_map(Op::Take),
+        (0..40usize, any::<bool>()).prop_map(|(count, oldest)| Op::Give(count, oldest)),
+        (0..4usize, any::<bool>()).prop_map(|(count, oldest)| Op::Give(count, oldest)),
+    ];
+    proptest::collection::vec((0..4usize, op).prop_map(|(actor, op)| Step { actor, op }), 100..500)
+}
+
+/// Where the free objects are, in numbers.
+struct Model {
+    cache_size: usize,
+    cached: [usize; 3],
+    shared: usize,
+}
+
+impl Model {
+    /// Whether `count` objects can be had; moves the numbers if so.
+    fn take(&mut self, actor: usize, count: usize) -> bool {
+        let mut none = 0;
+        let (cached, half) = match self.cached.get_mut(actor) {
+            Some(cached) if self.cache_size > 0 => (cached, self.cache_size / 2),
+            _ => (&mut none, 0),
+        };
+        if count <= *cached {
+            *cached -= count;
+        } else if count <= half && self.shared >= half {
+            self.shared -= half;
+            *cached += half - count;
+        } else if count > half && self.shared >= count {
+            self.shared -= count;
+        } else if self.shared + *cached >= count {
+            self.shared -= count - *cached;
+            *cached = 0;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn give(&mut self, actor: usize, count: usize) {
+        let half = self.cache_size / 2;
+        match self.cached.get_mut(actor) {
+            Some(cached) if *cached + count <= self.cache_size => *cached += count,
+            Some(cached) if count <= half => {
+                *cached = *cached - half + count;
+                self.shared += half;
+            }
+            _ => self.shared += count,
+        }
+    }
+
+    fn available(&self) -> usize {
+        self.shared + self.cached.iter().sum::<usize>()
+    }
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_the_counting_model(
+        count in 1..120usize,
+        cache_share in 0..=100usize,
+        steps in steps(),
+    ) {
+        const IDS: [Option<u32>; 4] = [Some(60), Some(61), Some(62), None];
+        let most = (count * 2 / 3).min(MAX_CACHE_SIZE);
+        let cache_size = most * cache_share / 100;
+        let memory = memory();
+        let pool = pool(&memory, count, cache_size);
+        let mut model = Model { cache_size, cached: [0; 3], shared: count };
+        let mut held: Vec<Object> = Vec::new();
+        let mut out = HashSet::new();
+        for Step { actor, op } in steps {
+            match op {
+                Op::Take(wanted) => {
+                    let got = on(IDS[actor], || take(&pool, wanted));
+                    prop_assert_eq!(got.is_some(), model.take(actor, wanted));
+                    for object in got.into_iter().flatten() {
+                        prop_assert!(out.insert(object.0), "handed out twice");
+                        held.push(object);
+                    }
+                }
+                Op::Give(wanted, oldest) => {
+                    let wanted = wanted.min(held.len());
+                    let back: Vec<_> = if oldest {
+                        held.drain(..wanted).collect()
+                    } else {
+                        held.split_off(held.len() - wanted)
+                    };
+                    for object in &back {
+                        out.remove(&object.0);
+                    }
+                    on(IDS[actor], || give(&pool, &back));
+                    model.give(actor, wanted);
+                }
+            }
+            prop_assert_eq!(pool.available(), model.available());
+            prop_assert_eq!(pool.in_use(), held.len());
+            prop_assert_eq!(pool.shared_len(), model.shared);
+        }
+        give(&pool, &held);
+        prop_assert_eq!(pool.in_use(), 0);
+    }
+}
+
+// ---- one property each ----------------------------------------------------------------------
+
+#[test]
+fn every_object_is_had_once_and_lies_in_the_zone() {
+    let memory = memory();
+    let mut initialised = Vec::new();
+    let note = |object: Object, iova: crate::memory::Iova| initialised.push((object.0, iova));
+    let pool = Mempool::new(&memory, "all", 100, 64, 8, None, note).unwrap();
+    let zone = memory.lookup("all").unwrap();
+    let objects = take(&pool, 100).unwrap();
+    let mut places: Vec<_> = objects.iter().map(|object| object.0.addr().get() as u64).collect();
+    places.sort_unstable();
+    let expected: Vec<_> = (0..100).map(|nth| zone.va + 64 * nth).collect();
+    assert_eq!(places, expected);
+    let mut noted: Vec<_> =
+        initialised.iter().map(|(place, _)| place.addr().get() as u64).collect();
+    noted.sort_unstable();
+    assert_eq!(noted, expected, "each object is initialised once");
+    for (place, iova) in initialised {
+        assert_eq!(iova.0, place.addr().get() as u64, "IOVA mode va");
+    }
+    give(&pool, &objects);
+}
+
+#[test]
+fn an_exhausted_pool_gives_nothing_and_recovers() {
+    let memory = memory();
+    for cache_size in [0, 1, 2, 6] {
+        let pool = pool(&memory, 10, cache_size);
+        on(Some(63), || {
+            let mut held: Vec<_> = (0..10).flat_map(|_| take(&pool, 1).unwrap()).collect();
+            assert_eq!((pool.available(), pool.in_use()), (0, 10));
+            assert!(take(&pool, 1).is_none());
+            assert!(take(&pool, 0).is_some());
+            give(&pool, &held.split_off(7));
+            assert!(take(&pool, 4).is_none(), "all or nothing");
+            assert_eq!(pool.available(), 3);
+            let again = take(&pool, 3).unwrap();
+            assert_eq!(pool.available(), 0);
+            give(&pool, &again);
+            give(&pool, &held);
+        });
+        assert_eq!(pool.available(), 10);
+        drop(pool);
+    }
+}
+
+/// Free objects in another lcore's cache aren't to be had, and are counted all the same.
+#[test]
+fn what_others_have_cached_is_available_but_out_of_reach() {
+    let memory = memory();
+    let pool = pool(&memory, 12, 8);
+    let first = on(Some(64), || take(&pool, 1).unwrap()); // refills 4, keeps 3
+    assert_eq!((pool.available(), pool.shared_len()), (11, 8));
+    assert!(on(Some(65), || take(&pool, 9)).is_none());
+    let rest = on(Some(65), || take(&pool, 8).unwrap());
+    assert_eq!((pool.available(), pool.shared_len()), (3, 0));
+    assert!(take(&pool, 1).is_none());
+    // A claim that moves to another thread finds the cache as it was left.
+    std::thread::scope(|scope| {
+        let again = scope.spawn(|| on(Some(64), || take(&pool, 3).unwrap())).join().unwrap();
+        give(&pool, &again);
+    });
+    give(&pool, &first);
+    give(&pool, &rest);
+    assert_eq!(pool.in_use(), 0);
+}
+
+/// The reason for flushing and refilling half: one core that only allocates and one that only
+/// frees each meet the shared ring once per half a cache.
+#[test]
+fn one_sided_cores_touch_the_ring_once_per_half_cache() {
+    const CACHE: usize = 32;
+    const OBJECTS: usize = 512;
+    let memory = memory();
+    let pool = pool(&memory, OBJECTS, CACHE);
+    let mut touched = (0, 0);
+    for _ in 0..OBJECTS / 4 {
+        let before = pool.shared_len();
+        let objects = on(Some(66), || take(&pool, 2).unwrap());
+        let between = pool.shared_len();
+        on(Some(67), || give(&pool, &objects));
+        let after = pool.shared_len();
+        touched.0 += usize::from(before != between);
+        touched.1 += usize::from(between != after);
+        assert!(between == before || before - between == CACHE / 2);
+        assert!(after == between || after - between == CACHE / 2);
+    }
+    let moved = OBJECTS / 2;
+    assert_eq!(touched.0, moved / (CACHE / 2));
+    // The freeing core's cache first fills up to its whole.
+    assert_eq!(touched.1, (moved - CACHE) / (CACHE / 2));
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_refused() {
+    let memory = memory();
+    let free = memory.free_len_bytes();
+    let make = |count, len, cache| Mempool::new(&memory, "x", count, len, cache, None, |_, _| ());
+    for count in [0, MAX_CAPACITY + 1, usize::MAX] {
+        assert!(matches!(make(count, 64, 0), Err(MempoolError::Count { .. })), "{count}");
+    }
+    for (count, cache, limit) in [(1, 1, 0), (2, 2, 1), (9, 7, 6), (5_000, 513, 512)] {
+        match make(count, 64, cache) {
+            Err(MempoolError::CacheSize { most, cache_size, .. }) => {
+                assert_eq!((most, cache_size), (limit, cache));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(make(count, 64, limit).is_ok());
+    }
+    for len in [0, 63, 100, usize::MAX - 63] {
+        assert!(matches!(make(3, len, 0), Err(MempoolError::ObjectLen { .. })), "{len}");
+    }
+    let short = make(1_000_000, 64, 0);
+    assert!(matches!(short, Err(MempoolError::Memory { .. })));
+    assert_eq!(memory.free_len_bytes(), free, "a failure leaves nothing behind");
+}
+
+#[test]
+fn the_zone_goes_with_the_pool_unless_objects_are_out() {
+    let memory = memory();
+    let free = memory.free_len_bytes();
+    let complete = pool(&memory, 10, 2);
+    assert!(memory.lookup("objects").is_some());
+    let objects = take(&complete, 3).unwrap();
+    give(&complete, &objects);
+    drop(complete);
+    assert_eq!(memory.free_len_bytes(), free);
+    let robbed = pool(&memory, 10, 2);
+    let _out = take(&robbed, 1).unwrap();
+    drop(robbed);
+    assert!(memory.lookup("objects").is_some(), "somebody still has an object");
+}
+
+#[test]
+fn lcores_and_other_threads_share_without_loss() {
+    const ROUNDS: u32 = 20_000;
+    let memory = memory();
+    let pool = pool(&memory, 60, 16);
+    std::thread::scope(|scope| {
+        for (mark, id) in [(1_u64, Some(68)), (2, Some(69)), (3, None)] {
+            let pool = &pool;
+            scope.spawn(move || {
+                on(id, || {
+                    let mut held: Vec<Object> = Vec::new();
+                    for round in 0..ROUNDS {
+                        let count = (round as usize * 7 + mark as usize) % 11;
+                        if let Some(objects) = take(pool, count) {
+                            for object in objects {
+                                // SAFETY: the object is ours; 8 bytes of its 192.
+                                unsafe { object.0.cast::<u64>().write(mark) };
+                                held.push(object);
+                            }
+                        }
+                        let keep = held.len().min(round as usize % 13);
+                        let back = held.split_off(keep);
+                        for object in &back {
+                            // SAFETY: ours still, and written above.
+                            assert_eq!(unsafe { object.0.cast::<u64>().read() }, mark);
+                        }
+                        give(pool, &back);
+                        if round % 64 == 0 {
+                            std::thread::yield_now();
+                        }
+                    }
+                    give(pool, &held);
+                });
+            });
+        }
+    });
+    assert_eq!((pool.available(), pool.in_use()), (60, 0));
+    assert_eq!(take_all_one_by_one(&pool, [68, 69]).len(), 60);
+}
+
+/// Empties the pool, the caches of `ids` included, and gives all back.
+fn take_all_one_by_one(pool: &Mempool, ids: [u32; 2]) -> HashSet<std::ptr::NonNull<u8>> {
+    let mut all = Vec::new();
+    for id in ids.map(Some).into_iter().chain([None]) {
+        on(id, || all.extend(std::iter::from_fn(|| take(pool, 1)).flatten()));
+    }
+    give(pool, &all);
+    all.iter().map(|object| object.0).collect()
+}
