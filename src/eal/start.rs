@@ -7,7 +7,7 @@ use super::lcore::{self, Lcore, LcoreThread};
 use super::options::Options;
 use crate::bus::vfio::Container;
 use crate::bus::{Device, SelectedFunction, scan};
-use crate::memory::{Memory, Size, preflight};
+use crate::memory::{Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
 
@@ -84,8 +84,8 @@ impl Plan {
     /// Reserves memory, `needed_bytes` at least, and opens VFIO if there are devices.
     ///
     /// # Errors
-    /// If there is too little memory, too little of it may be locked, or there is no VFIO. What
-    /// was taken until then is given back.
+    /// If a device isn't in VFIO's hands, there is too little memory, or there is no VFIO. What was
+    /// taken until then is given back.
     pub fn start(self, needed_bytes: u64) -> Result<Eal, EalError> {
         self.check_devices()?;
         let cpus = self.lcores.iter().map(|lcore| lcore.cpu).collect();
@@ -101,7 +101,8 @@ impl Plan {
         let container = if self.devices.is_empty() {
             None
         } else {
-            preflight::memlock_check(memory.len_bytes())?;
+            // How much of it may be locked is for the kernel to say, when the first device is opened:
+            // without an IOMMU nothing is, and a device that can't be had is the better reason.
             Some(Container::new(&self.root, Arc::clone(&memory))?)
         };
         if self.options.main_lcore.is_some()

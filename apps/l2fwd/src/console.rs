@@ -87,7 +87,7 @@ mod tests {
         let (first, second) = (sample(1), sample(2));
         console.progress(".");
         console.statistics(Span { from: None, to: &first });
-        assert!(paper.take().starts_with(".\npacketboat l2fwd, forwarding for 0:00:01\n"));
+        assert!(paper.take().starts_with(".\npacketboat l2fwd, forwarding for 0:00:01; "));
         console.statistics(Span { from: Some(&first), to: &second });
         let drawn = paper.take();
         assert!(drawn.starts_with("\x1b[10A\x1b[Jpacketboat l2fwd"), "{drawn:?}");

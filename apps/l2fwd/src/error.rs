@@ -57,6 +57,36 @@ pub(crate) enum Error {
     /// Lcores, memory, devices.
     #[error(transparent)]
     Eal(#[from] EalError),
+    /// A port has fewer receive queues than `--rxq`.
+    #[error(
+        "port {port}: --rxq asks for {wanted} receive queues, and {device} has {most}; use --rxq \
+         {most}, or a device with more (in QEMU: queues=N for the netdev and mq=on)"
+    )]
+    RxQueues {
+        /// The port's number.
+        port: u16,
+        /// Its device.
+        device: String,
+        /// As `--rxq` says.
+        wanted: u16,
+        /// As many as it has.
+        most: u16,
+    },
+    /// A port has fewer transmit queues than lcores that send to it.
+    #[error(
+        "port {port}: {wanted} lcores send to it, each by a transmit queue of its own, and \
+         {device} has {most}; use fewer lcores with -l, or more queues for each with -q"
+    )]
+    TxQueues {
+        /// The port's number.
+        port: u16,
+        /// Its device.
+        device: String,
+        /// Lcores that send to it.
+        wanted: u16,
+        /// As many as it has.
+        most: u16,
+    },
     /// A port.
     #[error(transparent)]
     Port(#[from] PortError),

@@ -15,7 +15,7 @@ const STEPS: u32 = 90;
 
 /// Waits until all links are up, or 9 s, or somebody stops the program; then says how each is.
 pub(crate) fn wait(ports: &mut Ports, console: &mut Console, wakeups: &Wakeups) {
-    console.progress("Waiting for links ");
+    console.progress("Waiting for links");
     for _ in 0..STEPS {
         for port in ports.values_mut() {
             look(port);
