@@ -111,6 +111,20 @@ pub(crate) enum Error {
         /// Its device.
         device: String,
     },
+    /// A device that can't go on until it is reset.
+    #[error(
+        "port {port}: {device}: {what}. Forwarding has ended and the device was reset; start again \
+         to go on with it, and if this happens again, look into the device (for a virtual one: its \
+         hypervisor's log)"
+    )]
+    Fault {
+        /// The port's number.
+        port: u16,
+        /// Its device.
+        device: String,
+        /// What it did.
+        what: String,
+    },
     /// An lcore ended by itself.
     #[error("lcore {lcore} ended before it was told to; this is a bug, please report it")]
     LcoreEnded {

@@ -31,10 +31,11 @@ pub(crate) fn wait(ports: &mut Ports, console: &mut Console, wakeups: &Wakeups) 
     }
 }
 
-/// Looks at all links, and says which have changed.
+/// Looks at the links of ports that say theirs may have changed, or that can't say; and says
+/// which have.
 pub(crate) fn watch(ports: &mut Ports, console: &mut Console) {
     for port in ports.values_mut() {
-        if look(port) {
+        if port.port.link_changed() && look(port) {
             console.interrupted();
             tracing::info!("port {} ({}): link {}", port.number, port.info.device, said(port));
         }

@@ -75,7 +75,7 @@ impl Running {
     /// Until somebody stops it: reports each period, looks after links and devices.
     ///
     /// # Errors
-    /// If a device is being taken away, or an lcore has ended.
+    /// If a device is being taken away or can't go on, or an lcore has ended.
     pub(crate) fn watch(
         &mut self,
         options: &Options,
@@ -100,6 +100,10 @@ impl Running {
                 if port.port.removed() {
                     let device = port.info.device.clone();
                     return Err(Error::Removed { port: port.number, device });
+                }
+                if let Some(what) = port.port.fault() {
+                    let device = port.info.device.clone();
+                    return Err(Error::Fault { port: port.number, device, what });
                 }
             }
             if let Some(lcore) = self.lcores.iter().find(|lcore| lcore.handle.is_finished()) {

@@ -199,6 +199,18 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_lies_ends_the_run_cleanly() {
+        let (watched, stopped, text) = run("").go(|_, fates| {
+            set(&fates[0].faulty, true);
+            testing::wait_until(|| !is(&fates[0].started));
+        });
+        let error = watched.unwrap_err().to_string();
+        assert!(error.contains("port 0: test0: it claims what can't be"), "{error}");
+        stopped.unwrap();
+        assert!(text.ends_with(&format!("mbufs: {MBUFS} of {MBUFS} returned\n")), "{text}");
+    }
+
+    #[test]
     fn a_link_that_goes_down_and_up_again_stops_nothing() {
         let (watched, stopped, text) = run("-T 1").go(|wires, fates| {
             set(&fates[0].unplugged, true);

@@ -157,6 +157,8 @@ pub(crate) struct Fate {
     pub(crate) unplugged: Arc<AtomicBool>,
     /// The kernel wants it back.
     pub(crate) removed: Arc<AtomicBool>,
+    /// What it did that it shouldn't.
+    pub(crate) faulty: Arc<AtomicBool>,
     /// It won't start.
     pub(crate) broken: Arc<AtomicBool>,
     /// It can't be stopped.
@@ -249,6 +251,10 @@ impl Port for TestPort {
 
     fn stats(&self) -> PortStats {
         PortStats::default()
+    }
+
+    fn fault(&self) -> Option<String> {
+        is(&self.fate.faulty).then(|| "it claims what can't be".to_owned())
     }
 
     fn removed(&self) -> bool {

@@ -22,6 +22,9 @@ const DEVICE_CONFIG: u8 = 4;
 const NO_VECTOR: u16 = 0xffff;
 /// A reset that takes longer than this has failed.
 const RESET_LIMIT: Duration = Duration::from_secs(2);
+/// A device may say 0x8000 (5.1.4.1), with the control queue behind them all; one pair less, so
+/// that its number fits into 16 bits.
+const MAX_QUEUE_PAIRS: u16 = 0x7fff;
 /// How often a configuration that keeps changing is read again (2.5.3).
 const CONFIG_TRIES: usize = 100;
 
@@ -334,7 +337,7 @@ impl PciTransport {
         Ok(NetConfig {
             mac,
             link_up: when(Features::STATUS, 6)?.map(|status| status & 1 != 0),
-            max_queue_pairs: when(Features::MQ, 8)?.unwrap_or(1).max(1),
+            max_queue_pairs: when(Features::MQ, 8)?.unwrap_or(1).clamp(1, MAX_QUEUE_PAIRS),
             mtu: when(Features::MTU, 10)?,
         })
     }
