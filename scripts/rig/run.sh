@@ -70,6 +70,7 @@ prepare() {
 make_payload() {
     local root file
     root=$(mktemp -d)
+    chmod 755 "$root" # becomes the mode of the guest's /
     PAYLOAD_INITRD=$LOGS/initrd
     mkdir -p "$root/bin" "$LOGS"
     install -m 755 "$L2FWD" "$root/bin/packetboat-l2fwd"
@@ -103,6 +104,7 @@ run_scenario() {
     check "$name: hugepages.sh reserves $PAGES pages" guest "hugepages.sh -c && hugepages.sh -r $PAGES -n 0 && dmesg -c >/dev/null"
     scenario
     if machine_is_up; then
+        # shellcheck disable=SC2016 # the guest's
         guest 'kill -KILL $(pidof packetboat-l2fwd) 2>/dev/null; usleep 300000; true' # a failed check may leave one
         nothing_left "$name"
         check_kernel_log "$name"

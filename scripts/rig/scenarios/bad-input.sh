@@ -27,17 +27,18 @@ devices() {
     guest "devbind.sh -b vfio-pci $(nic_bdf 1)" >/dev/null
 
     guest "devbind.sh -b vfio-pci ${GROUP_BDFS[0]}" >/dev/null
-    l2fwd_refuses 'group not viable' -l "$LCORES" -a "${GROUP_BDFS[0]}" -- -T 0 :: "isn't viable" "${GROUP_BDFS[1]}" "$devbind"
+    l2fwd_refuses 'group not viable' -l "$LCORES" -a "${GROUP_BDFS[0]}" -a "$(nic_bdf 0)" -- -T 0 :: "isn't viable" "${GROUP_BDFS[1]}" "$devbind"
     guest "devbind.sh --restore ${GROUP_BDFS[*]}" >/dev/null
 
     guest "devbind.sh --force -b vfio-pci $UNKNOWN_BDF" >/dev/null
     l2fwd_refuses 'unknown device' -l "$LCORES" -a "$UNKNOWN_BDF" -- -T 0 :: "$UNKNOWN_BDF" '8086:10d3|10d3' 'virtio'
     guest "devbind.sh -u $UNKNOWN_BDF" >/dev/null
 
+    local text code
     l2fwd_start -l 1 -a "$(nic_bdf 2)" -a "$(nic_bdf 1)" -- -q 2 -T 0
     if l2fwd_ready 2; then
         text=$(guest "timeout -s KILL 30 $(l2fwd_command -l 2 -a "$(nic_bdf 2)" -a "$(nic_bdf 0)" -- -T 0)")
-        local code=$?
+        code=$?
         check_text 'group busy: names the device and who has it' "$text" "$(nic_bdf 2)" 'in use' 'packetboat-l2fwd'
         check 'group busy: exit code of its own' test "$code" -gt 0 -a "$code" -lt 101
         l2fwd_stop 'the one that was first'
@@ -51,7 +52,7 @@ vfio() {
     l2fwd_refuses '/dev/vfio missing' "${good[@]}" -- -T 0 :: '/dev/vfio/vfio' "isn't there" 'modprobe vfio-pci'
     guest 'mv /dev/vfio.away /dev/vfio'
     # Nobody may open nodes that belong to root.
-    unprivileged '/dev/vfio not permitted' 64 'may not open' '/dev/vfio/[0-9]+'
+    unprivileged '/dev/vfio not permitted' unlimited 'may not open' '/dev/vfio/[0-9]+'
     local groups="/dev/vfio/\$(basename \$(readlink /sys/bus/pci/devices/$(nic_bdf 0)/iommu_group)) /dev/vfio/\$(basename \$(readlink /sys/bus/pci/devices/$(nic_bdf 1)/iommu_group))"
     guest "chmod 666 /dev/vfio/vfio; chown nobody $groups"
     unprivileged 'MEMLOCK too low' 64 'MEMLOCK' 'ulimit -l'
@@ -64,9 +65,9 @@ vfio() {
 # unprivileged NAME MEMLOCK_KIB PATTERN…: as l2fwd_refuses, but run by a user without rights.
 unprivileged() {
     local name=$1 command
-    command="ulimit -l $2; $(l2fwd_command "${good[@]}" -- -T 0)"
+    command=$(l2fwd_command "${good[@]}" -- -T 0)
     local text code
-    text=$(guest "timeout -s KILL 30 su nobody -s /bin/bash -c $(printf %q "$command")")
+    text=$(guest "ulimit -l $2; timeout -s KILL 30 su nobody -s /bin/bash -c $(printf %q "$command")")
     code=$?
     { printf '$ (nobody) %s\n%s\nexit code %d\n\n' "$command" "$text" "$code"; } >>"$LOG/refusals.txt"
     check "$name: exit code of its own" test "$code" -gt 0 -a "$code" -lt 101
@@ -75,20 +76,21 @@ unprivileged() {
 }
 
 memory() {
-    l2fwd_refuses 'too few hugepages on a node' "${good[@]}" --socket-mem 0,64 -- -T 0 :: 'node 1' 'hugepages.sh'
-    l2fwd_refuses 'more memory than there is' "${good[@]}" -m 4096 -- -T 0 :: '4096|4 GiB|4\.0 GiB|2048' 'hugepages.sh'
+    l2fwd_refuses 'too few hugepages on a node' "${good[@]}" --socket-mem 0,64 -- -T 0 :: 'node 1' 'nr_hugepages|hugepages.sh'
+    l2fwd_refuses 'more memory than there is' "${good[@]}" -m 4096 -- -T 0 :: '4096|4 GiB|4\.0 GiB|2048' 'nr_hugepages|hugepages.sh'
     l2fwd_refuses '-m smaller than what is needed' "${good[@]}" -m 2 -- -T 0 :: '-m' 'needed'
     l2fwd_refuses 'a directory that is no hugetlbfs' "${good[@]}" --huge-dir /tmp -- -T 0 :: '--huge-dir /tmp' 'hugetlbfs'
     guest 'hugepages.sh -m && mount -o remount,ro /dev/hugepages'
     l2fwd_refuses 'hugetlbfs not writable' "${good[@]}" --huge-dir /dev/hugepages -- -T 0 :: '--huge-dir' '/dev/hugepages' '[Rr]ead-only'
     guest 'hugepages.sh -u; hugepages.sh -c' >/dev/null
-    l2fwd_refuses 'no hugepages' "${good[@]}" -- -T 0 :: 'hugepages' 'hugepages.sh'
+    l2fwd_refuses 'no hugepages' "${good[@]}" -- -T 0 :: 'hugepages' 'nr_hugepages|hugepages.sh'
     guest "hugepages.sh -r $PAGES -n 0" >/dev/null
 }
 
 numbers() {
     l2fwd_refuses 'an lcore that does not exist' -l 1,7 $(allow 0 1) -- -T 0 :: '-l' 'CPU 7' 'no such CPU'
-    local BEFORE='taskset -p 3 $$ >/dev/null'
+    local BEFORE
+    BEFORE='taskset -p 3 $$ >/dev/null'
     l2fwd_refuses 'an lcore that is not allowed' -l 1,2 $(allow 0 1) -- -T 0 :: '-l' 'CPU 2' 'may use'
     BEFORE=
     l2fwd_refuses 'a portmask without a port' "${good[@]}" -- -p 0x0 -T 0 :: '-p'

@@ -36,7 +36,6 @@ struct Common {
     driver_feature_select: Register<u32>,
     driver_feature: Register<u32>,
     config_msix_vector: Register<u16>,
-    num_queues: Register<u16>,
     device_status: Register<u8>,
     config_generation: Register<u8>,
     queue_select: Register<u16>,
@@ -58,7 +57,6 @@ impl Common {
             driver_feature_select: region.register(8)?,
             driver_feature: region.register(12)?,
             config_msix_vector: region.register(16)?,
-            num_queues: region.register(18)?,
             device_status: region.register(20)?,
             config_generation: region.register(21)?,
             queue_select: region.register(22)?,
@@ -242,10 +240,6 @@ impl PciTransport {
             );
         }
         Ok(())
-    }
-
-    pub(crate) fn queue_count(&self) -> u16 {
-        self.common.num_queues.read()
     }
 
     /// The most entries that queue `index` can have; 0: there is no such queue.
