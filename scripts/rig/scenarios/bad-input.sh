@@ -53,7 +53,8 @@ vfio() {
     guest 'mv /dev/vfio.away /dev/vfio'
     # Nobody may open nodes that belong to root.
     unprivileged '/dev/vfio not permitted' unlimited 'may not open' '/dev/vfio/[0-9]+'
-    local groups="/dev/vfio/\$(basename \$(readlink /sys/bus/pci/devices/$(nic_bdf 0)/iommu_group)) /dev/vfio/\$(basename \$(readlink /sys/bus/pci/devices/$(nic_bdf 1)/iommu_group))"
+    local groups # expanded in the guest
+    groups="/dev/vfio/\$(basename \$(readlink /sys/bus/pci/devices/$(nic_bdf 0)/iommu_group)) /dev/vfio/\$(basename \$(readlink /sys/bus/pci/devices/$(nic_bdf 1)/iommu_group))"
     guest "chmod 666 /dev/vfio/vfio; chown nobody $groups"
     unprivileged 'MEMLOCK too low' 64 'MEMLOCK' 'ulimit -l'
     guest "chown root $groups"
