@@ -142,10 +142,10 @@ taps_create() {
     taps_delete
     [[ -e /dev/net/tun ]] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
     for n in 0 1; do
-        ip tuntap add dev "${TAPS[n]}" mode tap multi_queue && ip netns add "${NETNS[n]}" || {
+        if ! ip tuntap add dev "${TAPS[n]}" mode tap multi_queue || ! ip netns add "${NETNS[n]}"; then
             warn "wanted a tap and a namespace, found that ip can't make them (its message stands above). Run: modprobe tun; in a container: --privileged --device /dev/net/tun"
             return 1
-        }
+        fi
         # Nothing but the test's own traffic, so that all counters can be compared.
         ip netns exec "${NETNS[n]}" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
     done
