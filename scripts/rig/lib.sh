@@ -64,15 +64,17 @@ allow() {
     for n; do printf -- '-a %s ' "$(nic_bdf "$n")"; done
 }
 
-# l2fwd_start OPTION…: start it in the background. --stats-json is added.
+# l2fwd_start OPTION…: start it in the background. --stats-json is added. AS=USER in the environment:
+# as that user.
 l2fwd_start() {
     local command
-    command=$(l2fwd_command "$@")
+    command="$(l2fwd_command "$@") --stats-json /tmp/l2fwd.json"
+    [[ -z ${AS-} ]] || command="su $AS -s /bin/bash -c $(printf %q "exec $command")"
     taps_mark
     printf '%s\n' "$command" >>"$LOG/l2fwd.commands"
-    guest "cd /tmp && rm -f l2fwd.* && ulimit -c 0
+    guest "cd /tmp && rm -f l2fwd.* && ulimit -c 0 && ulimit -l ${MEMLOCK_KIB:-unlimited}
         date +%s.%N >l2fwd.began
-        setsid bash -c 'trap \"\" HUP; $command --stats-json /tmp/l2fwd.json >/tmp/l2fwd.out 2>/tmp/l2fwd.err &
+        setsid bash -c 'trap \"\" HUP; $command >/tmp/l2fwd.out 2>/tmp/l2fwd.err &
             echo \$! >/tmp/l2fwd.pid; wait \$!; echo \$? >/tmp/l2fwd.code.new; mv /tmp/l2fwd.code.new /tmp/l2fwd.code' </dev/null >/dev/null 2>&1 &
         while [ ! -s l2fwd.pid ]; do usleep 10000; done"
 }

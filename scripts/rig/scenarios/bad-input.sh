@@ -58,9 +58,22 @@ vfio() {
     guest "chmod 666 /dev/vfio/vfio; chown nobody $groups"
     unprivileged 'MEMLOCK too low' 64 'MEMLOCK' 'ulimit -l'
     guest "chown root $groups"
+    ordinary_user
     BEFORE='echo 0 >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit'
     l2fwd_refuses 'too few DMA mappings' "${good[@]}" -- -T 0 :: 'dma_entry_limit' 'DMA mappings'
     guest 'echo 65535 >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit'
+}
+
+# ordinary_user: what the messages above tell one to do makes it work for a user without rights.
+ordinary_user() {
+    guest "devbind.sh -U nobody -b vfio-pci $(nic_bdf 0) $(nic_bdf 1); ls -l /dev/vfio" >"$LOG/nodes.txt"
+    MEMLOCK_KIB=65536 AS=nobody l2fwd_start "${good[@]}" -- -p 0x3 -q 1 -T 1
+    if l2fwd_ready 0 1; then
+        check_loop 'as an ordinary user' 2 --frames 1000
+        l2fwd_stop 'as an ordinary user'
+        check_counters 'as an ordinary user' 'as an ordinary user'
+    fi
+    guest "devbind.sh -U root -b vfio-pci $(nic_bdf 0) $(nic_bdf 1)" >/dev/null
 }
 
 # unprivileged NAME MEMLOCK_KIB PATTERN…: as l2fwd_refuses, but run by a user without rights.
