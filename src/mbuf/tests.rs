@@ -560,3 +560,17 @@ fn pools_without_room_for_data_are_refused() {
     assert_eq!(frame.len_bytes(), usize::from(u16::MAX));
     assert!(frame.append(1).is_err() && frame.prepend(1).is_err());
 }
+
+#[test]
+fn a_pool_that_was_kept_goes_once_its_mbufs_are_back() {
+    let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
+    let pool = MbufPool::new(&memory, &MbufPoolConfig::new("kept", 8)).unwrap();
+    let late = pool.alloc().unwrap();
+    drop(pool);
+    assert!(memory.lookup("kept").is_some());
+    drop(late);
+    let other = MbufPool::new(&memory, &MbufPoolConfig::new("other", 8)).unwrap();
+    assert!(memory.lookup("kept").is_none(), "making a pool looks through the kept ones");
+    drop(other);
+    assert!(memory.lookup("other").is_none());
+}
