@@ -3,6 +3,12 @@
 //! What loom does not check: more threads than here, and operations larger than the ring
 //! (property tests do the latter). The rings start just below the wrap of their 32-bit indexes,
 //! so that every model crosses it.
+//!
+//! A blind spot of loom 0.7 (it remembers one access to an atomic, the last): where a thread loads
+//! an atomic and then stores to it, as a multi end does with its side's tail, loom doesn't go back
+//! to let that store come before another thread's earlier load. So who only looks at such an atomic
+//! stands in the thread that runs last in the first schedule (the main thread runs until it joins,
+//! then the others in order): from there loom does go through all values that each load may see.
 
 use loom::thread;
 
@@ -55,31 +61,48 @@ fn loom_single_to_single() {
 }
 
 #[test]
-fn loom_two_producers_bulk() {
-    model(3, || {
+fn loom_two_producers() {
+    model(2, || {
         let (producer, mut consumer) = ring::<u32, Multi, Single>(4).unwrap();
-        let threads: Vec<_> = [10, 20]
-            .map(|base| {
-                let producer = producer.clone();
-                thread::spawn(move || {
-                    let mut sent = 0;
-                    for step in 0..3 {
-                        sent += u32::from(producer.push(base + step).is_ok());
-                    }
-                    sent
-                })
-            })
-            .into_iter()
-            .collect();
-        let mut got = Vec::new();
-        consumer.dequeue_into(&mut got, 4);
-        let sent: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        let feed = |producer: &Producer<u32, Multi, Single>, base: u32| {
+            (0..3u32).map(|step| u32::from(producer.push(base + step).is_ok())).sum::<u32>()
+        };
+        let second = producer.clone();
+        let feeding = thread::spawn(move || feed(&second, 20));
+        let taking = thread::spawn(move || {
+            let mut got = Vec::new();
+            consumer.dequeue_into(&mut got, 4);
+            (consumer, got)
+        });
+        let sent = feed(&producer, 10) + feeding.join().unwrap();
+        let (mut consumer, mut got) = taking.join().unwrap();
         consumer.dequeue_into(&mut got, 4);
         assert_eq!(got.len() as u32, sent);
         for base in [10, 20] {
             let mine: Vec<_> = got.iter().filter(|&&v| v / 10 == base / 10).collect();
             assert!(mine.is_sorted(), "one producer's order was lost: {got:?}");
         }
+    });
+}
+
+/// A slot is filled again only once its consumer is done with it.
+#[test]
+fn loom_two_consumers_make_room() {
+    model(3, || {
+        let (mut producer, consumer) = ring::<u32, Single, Multi>(2).unwrap();
+        assert!(producer.enqueue_bulk(&[1, 2]));
+        let second = consumer.clone();
+        let taking = thread::spawn(move || second.pop());
+        let feeding = thread::spawn(move || {
+            [3, 4].into_iter().filter(|&value| producer.push(value).is_ok()).collect::<Vec<_>>()
+        });
+        let mut got: Vec<_> = consumer.pop().into_iter().collect();
+        got.extend(taking.join().unwrap());
+        let mut sent = feeding.join().unwrap();
+        got.extend(std::iter::from_fn(|| consumer.pop()));
+        got.sort_unstable();
+        sent.splice(..0, [1, 2]);
+        assert_eq!(got, sent);
     });
 }
 
