@@ -29,6 +29,8 @@ pub struct Heap {
     /// Bytes of all extents, those that are just being taken included: never above the limit.
     taken_bytes: AtomicU64,
     pub(super) failures: AtomicU64,
+    /// The longest that an allocation may be, in bytes.
+    max_bytes: u64,
 }
 
 /// Ids of heaps; a wrap would take four thousand million heaps.
@@ -67,6 +69,8 @@ impl Heap {
             arenas: nodes.into_iter().map(arena).collect(),
             taken_bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            // Sizes end there; less what a red zone takes.
+            max_bytes: config.limit_bytes.min(u64::from(SIZE_END - 2) * GRANULE_BYTES as u64),
             source,
             config,
         }))
@@ -130,6 +134,7 @@ impl Heap {
         // Where the block is now comes first, and then anywhere.
         let new = match self.take(&request.on_node(arena.node)) {
             Ok(new) => new,
+            Err(error) if self.arenas.len() == 1 => return Err(error),
             Err(_) => self.take(&request)?,
         };
         let kept = old.len_bytes.min(len_bytes);
@@ -253,7 +258,7 @@ impl Heap {
     #[inline]
     fn check_request(&self, request: &Request) -> Result<(), HeapError> {
         let &Request { len_bytes, align, tag, .. } = request;
-        if len_bytes.wrapping_sub(1) as u64 >= self.max_bytes() {
+        if len_bytes.wrapping_sub(1) as u64 >= self.max_bytes {
             return Err(self.bad_len(request));
         }
         if !align.is_power_of_two() || align > Request::MAX_ALIGN {
@@ -262,19 +267,13 @@ impl Heap {
         Ok(())
     }
 
-    /// The longest that an allocation may be, in bytes.
-    fn max_bytes(&self) -> u64 {
-        // Less what a red zone takes.
-        self.config.limit_bytes.min(u64::from(SIZE_END - 2) * GRANULE_BYTES as u64)
-    }
-
     #[cold]
     pub(super) fn bad_len(&self, request: &Request) -> HeapError {
         HeapError::Len {
             heap: self.config.name.clone(),
             len_bytes: request.len_bytes,
             tag: request.tag,
-            max_bytes: self.max_bytes(),
+            max_bytes: self.max_bytes,
         }
     }
 

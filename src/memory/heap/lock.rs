@@ -1,8 +1,10 @@
 //! The lock of an arena.
 #![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
 
+use crate::sys::sync::UnsafeCell;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
-use crate::sys::sync::{UnsafeCell, spin_loop};
+#[cfg(not(loom))]
+use crate::sys::sync::spin_loop;
 
 /// A spinning lock, for sections of a few dozen instructions: taken with one exchange, released
 /// with one store, where a mutex that can put threads to sleep needs a second exchange.
@@ -22,6 +24,7 @@ pub(super) struct Lock<T> {
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 /// Rounds of spinning before the processor is given to someone else: about a microsecond.
+#[cfg(not(loom))]
 const SPINS: u32 = 64;
 
 impl<T> Lock<T> {
@@ -45,17 +48,27 @@ impl<T> Lock<T> {
     #[cold]
     fn wait(&self) {
         loop {
-            let mut spins = 0;
-            while self.held.load(Ordering::Relaxed) {
-                spin_loop();
-                spins += 1;
-                if spins == SPINS {
-                    spins = 0;
-                    std::thread::yield_now();
-                }
-            }
+            // Loom bounds how often a thread may look without getting on.
+            #[cfg(loom)]
+            loom::thread::yield_now();
+            #[cfg(not(loom))]
+            self.spin();
             if !self.held.swap(true, Ordering::Acquire) {
                 return;
+            }
+        }
+    }
+
+    /// Until it looks free.
+    #[cfg(not(loom))]
+    fn spin(&self) {
+        let mut spins = 0;
+        while self.held.load(Ordering::Relaxed) {
+            spin_loop();
+            spins += 1;
+            if spins == SPINS {
+                spins = 0;
+                std::thread::yield_now();
             }
         }
     }

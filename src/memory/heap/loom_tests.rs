@@ -28,6 +28,7 @@ fn model(check: impl Fn(&std::sync::Arc<Memory>) + Sync + Send + 'static) {
     let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
+    builder.max_branches = 20_000;
     builder.check(move || check(&memory));
 }
 

@@ -29,7 +29,8 @@ pub struct HeapStats {
     pub allocated: u64,
     /// Blocks freed so far.
     pub freed: u64,
-    /// Requests refused for want of memory so far. Known of the whole heap only, otherwise 0.
+    /// Requests refused for want of memory so far; a block that should move counts for its own
+    /// node and again for the others. Known of the whole heap only, otherwise 0.
     pub failures: u64,
     /// Extents taken so far.
     pub grown: u64,

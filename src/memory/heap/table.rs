@@ -67,7 +67,8 @@ struct Entry {
     head: u32,
     /// `Used`: the tag, and from bit 16 on the slack. `Free`: granule of the next in the list.
     next: u32,
-    /// `Free`: granule of the one before in the list.
+    /// `Free`: granule of the one before in the list. Without meaning in the first of a list, so
+    /// that taking the first doesn't touch the second.
     prev: u32,
     /// `Free`: slot of the next, and from bit 16 on that of the one before.
     slots: u32,
@@ -105,7 +106,7 @@ struct Freed {
 }
 
 /// The entries of an extent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Table {
     entries: Vec<Entry>,
     /// Address of the first granule, divided by the size of one.
@@ -128,6 +129,11 @@ impl Table {
     #[inline]
     pub(super) fn granules(&self) -> u32 {
         self.entries.len() as u32
+    }
+
+    /// Whether this stands for no extent.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// How many granules after `granule` the first one stands whose address is a multiple of
@@ -179,13 +185,15 @@ impl Table {
         (entry.is(FREE_END) || (entry.is(FREE) && entry.size() == 1)).then(|| entry.size())
     }
 
-    /// Writes down a free block, in no list yet.
+    /// Writes down a free block that `next` follows in its list. What comes before it there is for
+    /// `set_prev`, unless it is the first.
     #[inline]
-    pub(super) fn set_free(&mut self, granule: u32, size: u32) {
+    pub(super) fn set_free(&mut self, granule: u32, size: u32, next: Place) {
         if size > 1 {
             self.entries[(granule + size - 1) as usize] = Entry::new(FREE_END, size);
         }
-        self.entries[granule as usize] = Entry::new(FREE, size);
+        let (next, slots) = (next.granule, u32::from(next.slot));
+        self.entries[granule as usize] = Entry { next, slots, ..Entry::new(FREE, size) };
     }
 
     #[inline]
@@ -205,7 +213,7 @@ impl Table {
         Place { slot: entry.slots as u16, granule: entry.next }
     }
 
-    /// The one before in the list of the free block at `granule`.
+    /// The one before in the list of the free block at `granule`, if that isn't the first.
     #[inline]
     pub(super) fn prev(&self, granule: u32) -> Place {
         let entry = &self.entries[granule as usize];

@@ -17,7 +17,8 @@ const TRIES: usize = 8;
 /// The free blocks of all extents of an arena, and who has the others.
 #[derive(Debug)]
 pub(super) struct Tlsf {
-    tables: Vec<Option<Table>>,
+    /// By slot; without entries where there is no extent.
+    tables: Vec<Table>,
     occupied: Occupied,
     heads: [[Place; COLUMNS]; ROWS],
     free_granules: u64,
@@ -55,12 +56,12 @@ impl Tlsf {
         if granules == 0 || granules >= SIZE_END {
             return None;
         }
-        let known = self.tables.iter().position(Option::is_none).unwrap_or(self.tables.len());
+        let known = self.tables.iter().position(Table::is_vacant).unwrap_or(self.tables.len());
         let slot = u16::try_from(known).ok().filter(|slot| *slot != Place::NOWHERE.slot)?;
         let table = Table::new((va / GRANULE_BYTES) as u64, granules, self.guarded)?;
         match self.tables.get_mut(known) {
-            Some(place) => *place = Some(table),
-            None => self.tables.push(Some(table)),
+            Some(place) => *place = table,
+            None => self.tables.push(table),
         }
         self.free_granules += u64::from(granules);
         self.link(Place { slot, granule: 0 }, granules);
@@ -73,13 +74,13 @@ impl Tlsf {
         let Some(granules) = self.wholly_free(slot) else { return false };
         self.unlink(whole, granules);
         self.free_granules -= u64::from(granules);
-        self.tables[usize::from(slot)] = None;
+        self.tables[usize::from(slot)] = Table::default();
         true
     }
 
     /// The extent's length, if all of it is free.
     pub(super) fn wholly_free(&self, slot: u16) -> Option<u32> {
-        let table = self.tables.get(usize::from(slot))?.as_ref()?;
+        let table = self.tables.get(usize::from(slot))?;
         table.free(0).filter(|size| *size == table.granules())
     }
 
@@ -87,7 +88,23 @@ impl Tlsf {
     /// of two).
     #[inline]
     pub(super) fn take(&mut self, align: u32, used: Used) -> Option<Taken> {
-        let (place, size, gap) = self.find(used.granules, align)?;
+        let worst = used.granules.checked_add(align - 1)?;
+        let class = Class::at_least(worst).and_then(|class| self.occupied.first_from(class));
+        let (place, size, gap) = match class {
+            Some(class) => {
+                let place = self.heads[class.row][class.column];
+                let table = self.table(place.slot);
+                let (size, next) = (table.free(place.granule)?, table.next(place.granule));
+                let gap = table.gap(place.granule, align);
+                self.pop(class, next);
+                (place, size, gap)
+            }
+            None => {
+                let found = self.find_closely(used.granules, align)?;
+                self.unlink(found.0, found.1);
+                found
+            }
+        };
         Some(self.carve(place, size, gap, used))
     }
 
@@ -96,14 +113,16 @@ impl Tlsf {
         let size = self.wholly_free(slot)?;
         let gap = self.table(slot).gap(0, align);
         gap.checked_add(used.granules).filter(|total| *total <= size)?;
-        Some(self.carve(Place { slot, granule: 0 }, size, gap, used))
+        let place = Place { slot, granule: 0 };
+        self.unlink(place, size);
+        Some(self.carve(place, size, gap, used))
     }
 
-    /// Takes a block out of the free one of `size` at `place`, after `gap` granules.
+    /// Takes a block out of the free one of `size` at `place`, after `gap` granules. The free one
+    /// is in no list any more.
     #[inline]
     fn carve(&mut self, place: Place, size: u32, gap: u32, used: Used) -> Taken {
         let granules = used.granules;
-        self.unlink(place, size);
         let first_in_extent = place.granule == 0 && size == self.table(place.slot).granules();
         if gap > 0 {
             self.link(place, gap);
@@ -121,7 +140,7 @@ impl Tlsf {
     /// The block in use that starts at `place`, if one does.
     #[inline]
     pub(super) fn used(&self, place: Place) -> Option<Used> {
-        self.tables.get(usize::from(place.slot))?.as_ref()?.used(place.granule)
+        self.tables.get(usize::from(place.slot))?.used(place.granule)
     }
 
     /// Takes back a block in use. Tells whether its extent is wholly free now.
@@ -182,24 +201,9 @@ impl Tlsf {
         place.granule == 0 && size == self.table(place.slot).granules()
     }
 
-    /// A free block for `granules` at a multiple of `align`: where it is, its length, and what to
-    /// skip at its start.
-    #[inline]
-    fn find(&self, granules: u32, align: u32) -> Option<(Place, u32, u32)> {
-        let worst = granules.checked_add(align - 1)?;
-        if let Some(class) =
-            Class::at_least(worst).and_then(|class| self.occupied.first_from(class))
-        {
-            let place = self.heads[class.row][class.column];
-            let table = self.table(place.slot);
-            let gap = table.gap(place.granule, align);
-            return Some((place, table.free(place.granule)?, gap));
-        }
-        self.find_closely(granules, align)
-    }
-
     /// Looks at the first blocks of the lists that may fit: that of the size itself, and the first
-    /// that is sure to fit if the alignment happens to.
+    /// that is sure to fit if the alignment happens to. Tells where the block is, its length, and
+    /// what to skip at its start.
     #[cold]
     fn find_closely(&self, granules: u32, align: u32) -> Option<(Place, u32, u32)> {
         let own = (granules < SIZE_END).then(|| Class::of(granules));
@@ -221,7 +225,7 @@ impl Tlsf {
             if place == Place::NOWHERE {
                 return None;
             }
-            let (here, table) = (place, self.tables.get(usize::from(place.slot))?.as_ref()?);
+            let (here, table) = (place, self.tables.get(usize::from(place.slot))?);
             let size = table.free(here.granule)?;
             place = table.next(here.granule);
             Some((here, size))
@@ -233,10 +237,7 @@ impl Tlsf {
     fn link(&mut self, place: Place, size: u32) {
         let class = Class::of(size);
         let head = std::mem::replace(&mut self.heads[class.row][class.column], place);
-        let table = self.table_mut(place.slot);
-        table.set_free(place.granule, size);
-        table.set_next(place.granule, head);
-        table.set_prev(place.granule, Place::NOWHERE);
+        self.table_mut(place.slot).set_free(place.granule, size, head);
         if head == Place::NOWHERE {
             self.occupied.set(class);
         } else {
@@ -247,37 +248,35 @@ impl Tlsf {
     /// Takes a free block out of its list. Its entries stay as they are.
     #[inline]
     fn unlink(&mut self, place: Place, size: u32) {
-        let table = self.table(place.slot);
-        let (next, prev) = (table.next(place.granule), table.prev(place.granule));
+        let class = Class::of(size);
+        let next = self.table(place.slot).next(place.granule);
+        if self.heads[class.row][class.column] == place {
+            return self.pop(class, next);
+        }
+        let prev = self.table(place.slot).prev(place.granule);
+        self.table_mut(prev.slot).set_next(prev.granule, next);
         if next != Place::NOWHERE {
             self.table_mut(next.slot).set_prev(next.granule, prev);
         }
-        if prev != Place::NOWHERE {
-            self.table_mut(prev.slot).set_next(prev.granule, next);
-            return;
-        }
-        let class = Class::of(size);
+    }
+
+    /// `next` is the first of its list now.
+    #[inline]
+    fn pop(&mut self, class: Class, next: Place) {
         self.heads[class.row][class.column] = next;
         if next == Place::NOWHERE {
             self.occupied.clear(class);
         }
     }
 
-    /// The table of a slot that is known to have one.
     #[inline]
     pub(super) fn table(&self, slot: u16) -> &Table {
-        match &self.tables[usize::from(slot)] {
-            Some(table) => table,
-            None => unreachable!("a place in an extent that was given back"),
-        }
+        &self.tables[usize::from(slot)]
     }
 
     #[inline]
     fn table_mut(&mut self, slot: u16) -> &mut Table {
-        match &mut self.tables[usize::from(slot)] {
-            Some(table) => table,
-            None => unreachable!("a place in an extent that was given back"),
-        }
+        &mut self.tables[usize::from(slot)]
     }
 
     /// Free granules in all extents.
@@ -293,14 +292,14 @@ impl Tlsf {
 
     /// The slots that have an extent.
     pub(super) fn slots(&self) -> impl Iterator<Item = u16> + '_ {
-        let slots = self.tables.iter().enumerate().filter(|(_, table)| table.is_some());
+        let slots = self.tables.iter().enumerate().filter(|(_, table)| !table.is_vacant());
         slots.map(|(slot, _)| slot as u16)
     }
 
     /// Blocks of an extent in the order of their addresses; used ones with what is known of them.
     /// Ends early where the table makes no sense, which [`check`](Self::check) reports.
     pub(super) fn blocks(&self, slot: u16) -> impl Iterator<Item = (Place, u32, Option<Used>)> {
-        let table = self.tables.get(usize::from(slot)).and_then(Option::as_ref);
+        let table = self.tables.get(usize::from(slot));
         let mut granule = 0;
         std::iter::from_fn(move || {
             let table = table?;
@@ -366,7 +365,7 @@ impl Tlsf {
                 }
                 let (mut before, mut place) = (Place::NOWHERE, *head);
                 while place != Place::NOWHERE {
-                    let table = self.tables.get(usize::from(place.slot)).and_then(Option::as_ref);
+                    let table = self.tables.get(usize::from(place.slot));
                     let free = table.and_then(|table| Some((table, table.free(place.granule)?)));
                     let Some((table, size)) = free else {
                         return fault(place, "a block in a list that isn't free");
@@ -374,7 +373,7 @@ impl Tlsf {
                     if Class::of(size) != class {
                         return fault(place, "a free block in the list of another size");
                     }
-                    if table.prev(place.granule) != before {
+                    if before != Place::NOWHERE && table.prev(place.granule) != before {
                         return fault(place, "a free block whose link back is wrong");
                     }
                     let Some(left) = blocks_left.checked_sub(1) else {

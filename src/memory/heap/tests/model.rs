@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// What can be done with a heap. Numbers of blocks are taken modulo how many there are.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Alloc { len_bytes: usize, align: usize, node: Option<u32>, zeroed: bool, tag: u8 },
     Free(usize),
     Realloc { index: usize, len_bytes: usize, align: usize },
@@ -15,15 +15,15 @@ pub enum Step {
     Check,
 }
 
-pub struct Model {
-    pub heap: Arc<Heap>,
+pub(crate) struct Model {
+    pub(crate) heap: Arc<Heap>,
     tags: [Tag; 4],
     live: Vec<Live>,
     /// Start → end of all blocks in use.
     ranges: BTreeMap<usize, usize>,
     live_bytes: usize,
     serial: u8,
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 struct Live {
@@ -35,18 +35,18 @@ struct Live {
 const MARKED_BYTES: usize = 128;
 
 impl Model {
-    pub fn new(heap: Arc<Heap>) -> Self {
+    pub(crate) fn new(heap: Arc<Heap>) -> Self {
         let tag = |name| Tag::new(name).unwrap();
         let tags = [tag("model 0"), tag("model 1"), tag("model 2"), Tag::UNTAGGED];
         let (live, ranges) = (Vec::new(), BTreeMap::new());
         Self { heap, tags, live, ranges, live_bytes: 0, serial: 0, refused: 0 }
     }
 
-    pub fn live_blocks(&self) -> usize {
+    pub(crate) fn live_blocks(&self) -> usize {
         self.live.len()
     }
 
-    pub fn apply(&mut self, step: Step) {
+    pub(crate) fn apply(&mut self, step: Step) {
         match step {
             Step::Alloc { len_bytes, align, node, zeroed, tag } => {
                 let tag = self.tags[usize::from(tag) % self.tags.len()];
@@ -181,13 +181,13 @@ impl Model {
     }
 
     /// Everything the heap says of itself agrees with the model.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let report = self.heap.check().unwrap();
         assert_eq!(report.used_blocks as usize, self.live.len());
         self.check_counts();
     }
 
-    pub fn check_counts(&self) {
+    pub(crate) fn check_counts(&self) {
         let stats = self.heap.stats();
         assert_eq!(stats.live_blocks as usize, self.live.len());
         assert_eq!(stats.live_bytes as usize, self.live_bytes);
@@ -199,7 +199,7 @@ impl Model {
     }
 
     /// Frees all; nothing may be left.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         while !self.live.is_empty() {
             self.free(self.live.len() / 2);
         }
