@@ -1,10 +1,8 @@
 //! The lock of an arena.
 #![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
 
-use crate::sys::sync::UnsafeCell;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
-#[cfg(not(loom))]
-use crate::sys::sync::spin_loop;
+use crate::sys::sync::{UnsafeCell, spin_loop};
 
 /// A spinning lock, for sections of a few dozen instructions: taken with one exchange, released
 /// with one store, where a mutex that can put threads to sleep needs a second exchange.
@@ -35,7 +33,7 @@ impl<T> Lock<T> {
     /// Runs `work` while no other thread is in here.
     #[inline]
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        if self.held.swap(true, Ordering::Acquire) {
+        if !self.try_take() {
             self.wait();
         }
         let _release = Release(&self.held);
@@ -45,15 +43,22 @@ impl<T> Lock<T> {
         self.value.with_mut(|value| work(unsafe { &mut *value }))
     }
 
+    /// Compares, so that who fails doesn't write: loom takes no notice that an exchange follows
+    /// the store that it read directly, and would find an exchange that comes after the release.
+    #[inline]
+    fn try_take(&self) -> bool {
+        self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     #[cold]
     fn wait(&self) {
         loop {
             // Loom bounds how often a thread may look without getting on.
             #[cfg(loom)]
-            loom::thread::yield_now();
+            spin_loop();
             #[cfg(not(loom))]
             self.spin();
-            if !self.held.swap(true, Ordering::Acquire) {
+            if self.try_take() {
                 return;
             }
         }

@@ -9,6 +9,7 @@ use super::{Block, Heap, HeapConfig, Request};
 use crate::memory::{Memory, MemoryConfig};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn heap(memory: &std::sync::Arc<Memory>) -> std::sync::Arc<Heap> {
     let config = HeapConfig::new("loom", 64 << 10).step_bytes(4096).guarded(false);
@@ -27,9 +28,17 @@ fn settled(heap: &Heap) {
 fn model(check: impl Fn(&std::sync::Arc<Memory>) + Sync + Send + 'static) {
     let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(4);
     builder.max_branches = 20_000;
-    builder.check(move || check(&memory));
+    let runs = std::sync::Arc::new(AtomicU64::new(0));
+    let counted = runs.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        check(&memory);
+    });
+    let runs = runs.load(Ordering::Relaxed);
+    println!("{runs} interleavings");
+    assert!(runs > 10, "loom saw only {runs} interleavings");
 }
 
 #[test]
