@@ -417,9 +417,13 @@ mod tests {
         tlsf
     }
 
+    /// What the check says, and what does the damage.
+    type SpoiledTable = (&'static str, fn(&mut Table));
+    type SpoiledLists = (&'static str, fn(&mut Tlsf, Class));
+
     #[test]
     fn the_check_finds_whatever_is_wrong() {
-        let tables: [(&str, fn(&mut Table)); 6] = [
+        let tables: [SpoiledTable; 6] = [
             ("a granule that is part of no block", |table| table.set_interior(0)),
             ("a granule within a block that says it isn't", |table| table.set_interior(9)),
             ("a granule within a block that says it isn't", |table| table.set_used(12, used(1))),
@@ -436,7 +440,7 @@ mod tests {
             assert_eq!(tlsf.check().unwrap_err().what, what);
         }
         let class = Class::of(10);
-        let lists: [(&str, fn(&mut Tlsf, Class)); 4] = [
+        let lists: [SpoiledLists; 4] = [
             ("the count of free granules is wrong", |tlsf, _| tlsf.free_granules += 1),
             ("a bit map that disagrees with its list", |tlsf, class| tlsf.occupied.clear(class)),
             ("free blocks that are in no list", |tlsf, class| tlsf.pop(class, Place::NOWHERE)),

@@ -42,10 +42,6 @@ impl Model {
         Self { heap, tags, live, ranges, live_bytes: 0, serial: 0, refused: 0 }
     }
 
-    pub(crate) fn live_blocks(&self) -> usize {
-        self.live.len()
-    }
-
     pub(crate) fn apply(&mut self, step: Step) {
         match step {
             Step::Alloc { len_bytes, align, node, zeroed, tag } => {
