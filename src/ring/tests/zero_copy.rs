@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::*;
 
-/// A value whose life is counted.
+/// A number, and a handle by which the values alive are counted.
 #[derive(Debug, Clone)]
-struct Counted(u64, Arc<()>);
+struct Counted(u64, #[expect(dead_code, reason = "counts by being there")] Arc<()>);
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -196,6 +196,7 @@ fn check(
 macro_rules! counts_values {
     ($name:ident, $p:ty, $c:ty) => {
         proptest! {
+            #![proptest_config(ProptestConfig::with_cases(100))]
             #[test]
             fn $name(capacity in 1..40usize, start in below_the_wrap(), ops in ops()) {
                 let live = Arc::new(());
