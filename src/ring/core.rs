@@ -165,20 +165,13 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     /// this thread's own producer claim, not finished yet.
     #[inline(always)]
     unsafe fn fill(&self, claim: Claim, source: *const T) {
-        let (to_end, from_start) = self.claimed(claim);
-        let write = |slot: &Slot<T>, nth: usize| {
+        self.each(claim, |slot, nth| {
             slot.with_mut(|slot| {
                 // SAFETY: the claim makes the slot this thread's alone until it is finished;
                 // `nth < claim.count`, for which the caller vouches.
                 unsafe { slot.write(MaybeUninit::new(source.add(nth).read())) }
             });
-        };
-        for (nth, slot) in to_end.iter().enumerate() {
-            write(slot, nth);
-        }
-        for (nth, slot) in from_start.iter().enumerate() {
-            write(slot, to_end.len() + nth);
-        }
+        });
     }
 
     /// Moves the claimed slots' values to `target`.
@@ -188,24 +181,37 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     /// claim, not finished yet; the values are the caller's afterwards.
     #[inline(always)]
     unsafe fn empty(&self, claim: Claim, target: *mut T) {
-        let (to_end, from_start) = self.claimed(claim);
-        let read = |slot: &Slot<T>, nth: usize| {
+        self.each(claim, |slot, nth| {
             slot.with(|slot| {
                 // SAFETY: a consumer claim covers only slots that producers have filled and
                 // published, and makes them this thread's alone; `nth < claim.count`.
                 unsafe { target.add(nth).write((*slot).assume_init_read()) }
             });
-        };
-        for (nth, slot) in to_end.iter().enumerate() {
-            read(slot, nth);
-        }
-        for (nth, slot) in from_start.iter().enumerate() {
-            read(slot, to_end.len() + nth);
+        });
+    }
+
+    /// Calls `visit` with each claimed slot, in order.
+    #[inline(always)]
+    fn each(&self, claim: Claim, visit: impl Fn(&Slot<T>, usize)) {
+        let slots = self.slots.as_slice();
+        let start = claim.start as usize & (slots.len() - 1);
+        let count = claim.count as usize;
+        // Seldom does a claim go around the end. If not, the loop's count is the caller's, often
+        // a constant to unroll for.
+        if count <= slots.len() - start {
+            for nth in 0..count {
+                // SAFETY: start + nth < slots.len(), as was just found.
+                visit(unsafe { slots.get_unchecked(start + nth) }, nth);
+            }
+        } else {
+            let (to_end, from_start) = self.claimed(claim);
+            for (nth, slot) in to_end.iter().chain(from_start).enumerate() {
+                visit(slot, nth);
+            }
         }
     }
 
-    /// The claimed slots, in order: up to the end of the slots, then from their start, so that
-    /// loops run over memory without a mask.
+    /// The claimed slots, in order: up to the end of the slots, then from their start.
     #[inline(always)]
     pub(super) fn claimed(&self, claim: Claim) -> (&[Slot<T>], &[Slot<T>]) {
         let slots = self.slots.as_slice();
