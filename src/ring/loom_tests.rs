@@ -75,7 +75,7 @@ macro_rules! both_shared {
     ($name:ident, $p:ty, $c:ty) => {
         #[test]
         fn $name() {
-            model(2, || {
+            model(3, || {
                 let (producer, consumer) = ring::<u32, $p, $c>(2).unwrap();
                 let worker = {
                     let (producer, consumer) = (producer.clone(), consumer.clone());

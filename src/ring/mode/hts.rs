@@ -66,10 +66,13 @@ impl Protocol for Hts {
             if claim.count == 0 {
                 return claim;
             }
+            // AcqRel, not only Release: between our load and this swap another thread may have
+            // claimed and let go, which leaves the word as it was. What it did to the slots must
+            // be seen by us, and through us by the other side.
             match own.head_tail.compare_exchange_weak(
                 word,
                 pack(claim.end(), tail),
-                Ordering::Release,
+                Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
                 Ok(_) => return claim,

@@ -39,7 +39,7 @@ use for_all_pairs;
 
 /// Somewhere within the longest run of operations below the wrap of the 32-bit indexes.
 fn below_the_wrap() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(0u32), (1..2_000u32).prop_map(|below| below.wrapping_neg())]
+    prop_oneof![Just(0u32), (1..2_000u32).prop_map(u32::wrapping_neg)]
 }
 
 #[test]
