@@ -172,7 +172,7 @@ macro_rules! two_producers_and_a_consumer {
     ($name:ident, $p:ty) => {
         #[test]
         fn $name() {
-            model(2, || {
+            model(3, || {
                 let (producer, mut consumer) = ring::<u32, $p, Single>(3).unwrap();
                 let second = producer.clone();
                 let worker = thread::spawn(move || {
@@ -273,7 +273,7 @@ fn loom_zero_copy_single_to_single() {
 
 #[test]
 fn loom_zero_copy_hts_to_hts() {
-    model(2, || {
+    model(3, || {
         let (mut producer, mut consumer) = ring::<u32, Hts, Hts>(2).unwrap();
         let worker = {
             let (mut producer, mut consumer) = (producer.clone(), consumer.clone());
