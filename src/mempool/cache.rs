@@ -5,8 +5,11 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 
 use super::pool::Object;
-use crate::ring::{Amount, Core};
+use crate::ring::{Amount, Core, Multi};
 use crate::sys::sync::atomic::{AtomicUsize, Ordering};
+
+/// The free objects that no cache has. Threads of all lcores, and those of none, put and take.
+pub(crate) type FreeRing = Core<Object, Multi, Multi>;
 
 /// Free objects of one lcore, the warmest on top. Only that lcore's thread calls `get` and `put`
 /// (they are `unsafe` for that); others may read `len`.
@@ -51,11 +54,7 @@ impl Cache {
     /// # Safety
     /// The calling thread is the lcore whose cache this is.
     #[inline(always)]
-    pub(crate) unsafe fn get(
-        &self,
-        out: &mut [MaybeUninit<Object>],
-        shared: &Core<Object>,
-    ) -> bool {
+    pub(crate) unsafe fn get(&self, out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
         let len = self.own_len();
         if out.len() <= len {
             // SAFETY: the caller's promise, and there are enough.
@@ -69,7 +68,7 @@ impl Cache {
     /// # Safety
     /// As for `get`.
     #[cold]
-    unsafe fn get_refilling(&self, out: &mut [MaybeUninit<Object>], shared: &Core<Object>) -> bool {
+    unsafe fn get_refilling(&self, out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
         let half = self.objects.len() / 2;
         if out.len() > half {
             // Larger than a refill: a cache can't help, so leave it as it is, unless the ring
@@ -95,7 +94,7 @@ impl Cache {
     ///
     /// # Safety
     /// As for `get`.
-    unsafe fn get_from_both(&self, out: &mut [MaybeUninit<Object>], shared: &Core<Object>) -> bool {
+    unsafe fn get_from_both(&self, out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
         let len = self.own_len().min(out.len());
         let (mine, missing) = out.split_at_mut(len);
         if !get_shared(missing, shared) {
@@ -129,7 +128,7 @@ impl Cache {
     /// # Safety
     /// The calling thread is the lcore whose cache this is.
     #[inline(always)]
-    pub(crate) unsafe fn put(&self, objects: &[Object], shared: &Core<Object>) {
+    pub(crate) unsafe fn put(&self, objects: &[Object], shared: &FreeRing) {
         let len = self.own_len();
         if len + objects.len() > self.objects.len() {
             // SAFETY: the caller's promise.
@@ -142,7 +141,7 @@ impl Cache {
     /// # Safety
     /// As for `put`.
     #[cold]
-    unsafe fn put_flushing(&self, objects: &[Object], shared: &Core<Object>) {
+    unsafe fn put_flushing(&self, objects: &[Object], shared: &FreeRing) {
         let half = self.objects.len() / 2;
         if objects.len() > half {
             put_shared(objects, shared);
@@ -180,15 +179,15 @@ impl Cache {
 }
 
 /// Fills `out` from the shared ring, or nothing of it.
-pub(crate) fn get_shared(out: &mut [MaybeUninit<Object>], shared: &Core<Object>) -> bool {
+pub(crate) fn get_shared(out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
     let count = out.len() as u32; // a pool has at most 2^30 objects; more can't be had anyway
-    // SAFETY: `out` has room for `count`; every user of this ring is a multi one.
-    unsafe { shared.get_multi(out.as_mut_ptr().cast::<Object>(), Amount::Bulk(count)) == count }
+    // SAFETY: `out` has room for `count`; any thread may use this ring.
+    unsafe { shared.dequeue(out.as_mut_ptr().cast::<Object>(), Amount::Bulk(count)) == count }
 }
 
 /// Puts all of `objects` into the shared ring, which has room for every object of the pool.
-pub(crate) fn put_shared(objects: &[Object], shared: &Core<Object>) {
-    // SAFETY: the source holds that many plain values; every user of this ring is a multi one.
-    let put = unsafe { shared.put_multi(objects.as_ptr(), Amount::Bulk(objects.len() as u32)) };
+pub(crate) fn put_shared(objects: &[Object], shared: &FreeRing) {
+    // SAFETY: the source holds that many plain values; any thread may use this ring.
+    let put = unsafe { shared.enqueue(objects.as_ptr(), Amount::Bulk(objects.len() as u32)) };
     debug_assert_eq!(put as usize, objects.len(), "more objects came back than went out");
 }

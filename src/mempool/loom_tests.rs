@@ -16,8 +16,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::Object;
-use super::cache::{Cache, get_shared, put_shared};
-use crate::ring::Core;
+use super::cache::{Cache, FreeRing, get_shared, put_shared};
 
 /// Explores with a bound on forced switches, as in the ring's models.
 fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
@@ -28,13 +27,13 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
 
 /// A pool's free list and what stands for its objects' memory.
 struct Pool {
-    shared: Core<Object>,
+    shared: FreeRing,
     memory: Vec<UnsafeCell<u32>>,
 }
 
 impl Pool {
     fn new(count: usize) -> Self {
-        let shared = Core::starting_at(count, u32::MAX).unwrap();
+        let shared = FreeRing::starting_at(count, u32::MAX).unwrap();
         let memory = (0..count).map(|_| UnsafeCell::new(0)).collect();
         Self { shared, memory }
     }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
-use super::cache::{Cache, get_shared, put_shared};
+use super::cache::{Cache, FreeRing, get_shared, put_shared};
 use crate::memory::{Iova, IovaMode, Memory, MemoryError, Segment, Zone, ZoneRequest};
-use crate::ring::{Core, MAX_CAPACITY};
+use crate::ring::MAX_CAPACITY;
 use crate::sys::lcore_id::{self, MAX_LCORES};
 
 /// The most objects that one lcore's cache may hold.
@@ -89,7 +89,7 @@ pub struct Mempool {
     count: usize,
     object_len_bytes: usize,
     /// Every object that is neither lent out nor in a cache. It has room for all.
-    shared: Core<Object>,
+    shared: FreeRing,
     /// By lcore id; empty if the pool is uncached.
     caches: Box<[CachePadded<Cache>]>,
 }
@@ -144,7 +144,8 @@ impl Mempool {
                 |source| MempoolError::Memory { name: owned(), count, object_len_bytes, source },
             )?;
 
-        let shared = Core::new(count).map_err(|_| MempoolError::Count { name: owned(), count })?;
+        let shared =
+            FreeRing::new(count).map_err(|_| MempoolError::Count { name: owned(), count })?;
         let base = zone.as_ptr();
         let start = base.as_ptr() as u64;
         let mut placed = 0;

@@ -1,112 +1,53 @@
-//! The ring itself: slots, two pairs of indexes, and the steps by which both sides move them.
+//! The ring itself: slots, both sides' words, and how values move through claimed slots.
 //!
-//! The algorithm is the one DPDK's rte_ring and FreeBSD's bufring use. Each side has a *head*
-//! (what its threads have claimed) and a *tail* (what they have finished with). A producer claims
-//! slots by moving its side's head, fills them, then moves its tail; consumers trust only the
-//! producers' tail, producers only the consumers' tail. On a side with several threads the head
-//! is moved by compare-and-swap, and the tail in the order of the claims: a thread waits for those
-//! that claimed before it. So a thread that is preempted between claim and finish stalls its side
-//! until it runs again (the other side goes on with what was finished).
+//! The algorithm is the one that DPDK's rte_ring and FreeBSD's bufring use; DPDK's programmer's
+//! guide, "Ring Library", describes it and the RTS and HTS modes. Each side has a *head* (what its
+//! threads have claimed) and a *tail* (what they have finished with). A producer claims slots by
+//! moving its side's head, fills them, then finishes, which moves its side's tail; consumers trust
+//! only the producers' tail, producers only the consumers' tail. How a side's threads agree on its
+//! head and tail is its [`Mode`], in a file of its own under `mode/`.
 //!
 //! Indexes run freely through 32 bits and are masked at use; `head - tail` is right across the
-//! wrap because the capacity is at most 2^31.
+//! wrap because the capacity is at most 2^30.
 //!
 //! Memory order, which is where rings go wrong on weakly ordered machines:
 //! - a tail is stored with Release after the slots were written (or read), and loaded by the other
 //!   side with Acquire before it reads (or overwrites) them;
-//! - a head is loaded with Acquire and swapped with Release: who sees a head also sees the
-//!   opposite tail that allowed it, or a later one. Without that, an old opposite tail beside a
-//!   new head would make the distance between them negative, and so enormous.
+//! - a head that threads share is loaded with Acquire and swapped with Release: who sees a head
+//!   also sees the opposite tail that allowed it, or a later one. Without that, an old opposite
+//!   tail beside a new head would make the distance between them negative, and so enormous.
 #![expect(unsafe_code, reason = "slots are handed from one thread to another without a lock")]
 
 use std::mem::MaybeUninit;
+#[cfg(not(loom))]
+use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sys::sync::UnsafeCell;
-use crate::sys::sync::atomic::{AtomicU32, Ordering};
-
-/// The largest capacity a ring can have: 2^30 elements.
-pub const MAX_CAPACITY: usize = 1 << 30;
-
-/// Why a ring can't be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RingError {
-    /// No room was asked for, or more than indexes can count.
-    #[error("a ring of {0} elements was asked for; it must hold 1 to {MAX_CAPACITY}")]
-    Capacity(usize),
-}
-
-/// How far one side has come. On a side with one thread the head is that thread's own affair and
-/// stands in its end of the ring; the one here is unused.
-#[derive(Debug)]
-pub(crate) struct Side {
-    /// Claimed up to here. Moved by compare-and-swap by a side's threads.
-    head: AtomicU32,
-    /// Finished up to here. Written by its own side, read by the other.
-    tail: AtomicU32,
-}
-
-impl Side {
-    fn at(index: u32) -> Self {
-        Self { head: AtomicU32::new(index), tail: AtomicU32::new(index) }
-    }
-}
-
-/// A claim on `count` slots from index `start` on, to be finished by the thread that made it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim {
-    start: u32,
-    pub(crate) count: u32,
-}
-
-/// How many elements an operation wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Amount {
-    /// All of them or none.
-    Bulk(u32),
-    /// As many as there are, at most this many.
-    Burst(u32),
-}
-
-impl Amount {
-    #[inline(always)]
-    fn of(self, available: u32) -> u32 {
-        match self {
-            Self::Bulk(wanted) if wanted <= available => wanted,
-            Self::Bulk(_) => 0,
-            Self::Burst(wanted) => wanted.min(available),
-        }
-    }
-}
+use super::error::{MAX_CAPACITY, RingError};
+use super::mode::{Amount, Claim, Mode, SharedMode};
+use super::slots::{Slot, Slots};
 
 /// Slots and indexes. The ends in `ends.rs` decide who may call what.
 #[derive(Debug)]
-pub(crate) struct Core<T> {
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
-    mask: u32,
+pub(crate) struct Core<T, P: Mode, C: Mode> {
+    slots: Slots<T>,
     capacity: u32,
     /// What producers have claimed and published.
-    producers: CachePadded<Side>,
+    producers: CachePadded<P::Shared>,
     /// What consumers have claimed and released.
-    consumers: CachePadded<Side>,
+    consumers: CachePadded<C::Shared>,
 }
 
 // SAFETY: a slot is touched only by the thread whose claim covers it, and claims of the two sides
 // never overlap (tails order them), so sharing a Core hands values of T from thread to thread,
 // which T: Send allows.
-unsafe impl<T: Send> Sync for Core<T> {}
+unsafe impl<T: Send, P: Mode, C: Mode> Sync for Core<T, P, C> {}
 // SAFETY: as above; moving the whole moves the values in it.
-unsafe impl<T: Send> Send for Core<T> {}
+unsafe impl<T: Send, P: Mode, C: Mode> Send for Core<T, P, C> {}
 
-/// Names one side of a ring that several threads share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MultiSide {
-    Producers,
-    Consumers,
-}
-
-impl<T> Core<T> {
+impl<T, P: Mode, C: Mode> Core<T, P, C> {
+    /// An empty ring in plain memory.
     pub(crate) fn new(capacity: usize) -> Result<Self, RingError> {
         Self::starting_at(capacity, 0)
     }
@@ -114,18 +55,38 @@ impl<T> Core<T> {
     /// An empty ring whose indexes start at `index`, so that a test can begin just below the wrap
     /// of the 32 bits instead of moving 2^32 elements first.
     pub(crate) fn starting_at(capacity: usize, index: u32) -> Result<Self, RingError> {
+        Self::check(capacity)?;
+        Ok(Self::with_slots(Slots::boxed(capacity)?, capacity, index))
+    }
+
+    /// An empty ring with its slots at `first`.
+    ///
+    /// # Safety
+    /// As for [`Slots::placed`].
+    pub(super) unsafe fn placed(
+        first: std::ptr::NonNull<Slot<T>>,
+        capacity: usize,
+    ) -> Result<Self, RingError> {
+        Self::check(capacity)?;
+        // SAFETY: passed on.
+        Ok(Self::with_slots(unsafe { Slots::placed(first, capacity) }, capacity, 0))
+    }
+
+    pub(super) fn check(capacity: usize) -> Result<(), RingError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(RingError::Capacity(capacity));
         }
-        let slot_count = capacity.next_power_of_two();
-        let slots = (0..slot_count).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-        Ok(Self {
+        Ok(())
+    }
+
+    fn with_slots(slots: Slots<T>, capacity: usize, index: u32) -> Self {
+        let capacity = capacity as u32; // at most 2^30, as was checked
+        Self {
             slots,
-            mask: (slot_count - 1) as u32,
-            capacity: capacity as u32,
-            producers: CachePadded::new(Side::at(index)),
-            consumers: CachePadded::new(Side::at(index)),
-        })
+            capacity,
+            producers: CachePadded::new(P::shared_at(index, capacity)),
+            consumers: CachePadded::new(C::shared_at(index, capacity)),
+        }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -136,82 +97,65 @@ impl<T> Core<T> {
     pub(crate) fn len(&self) -> usize {
         // The consumers' tail first: it can only have grown by the time the producers' is read,
         // so the difference never goes below zero.
-        let consumed = self.consumers.tail.load(Ordering::Acquire);
-        let produced = self.producers.tail.load(Ordering::Acquire);
+        let consumed = C::tail(&self.consumers);
+        let produced = P::tail(&self.producers);
         (produced.wrapping_sub(consumed) as usize).min(self.capacity())
     }
 
-    /// Slots that a producer at `head` may fill.
+    /// The producers' shared words.
     #[inline(always)]
-    fn free_at(&self, head: u32, consumed: u32) -> u32 {
-        self.capacity.wrapping_sub(head.wrapping_sub(consumed))
+    pub(super) fn producers(&self) -> &P::Shared {
+        &self.producers
     }
 
-    /// Claims for a side's only thread, which keeps `head` (its own) and `seen` (the last it saw
-    /// of the other side's tail) itself, so that most claims touch no shared line.
+    /// The consumers' shared words.
     #[inline(always)]
-    pub(crate) fn claim_single(
-        &self,
-        side: MultiSide,
-        head: &mut u32,
-        seen: &mut u32,
-        amount: Amount,
-    ) -> Claim {
-        let wanted = match amount {
-            Amount::Bulk(wanted) | Amount::Burst(wanted) => wanted,
-        };
-        let mut available = self.available(side, *head, *seen);
-        if available < wanted {
-            *seen = self.opposite(side).tail.load(Ordering::Acquire);
-            available = self.available(side, *head, *seen);
+    pub(super) fn consumers(&self) -> &C::Shared {
+        &self.consumers
+    }
+
+    /// Claims free slots.
+    #[inline(always)]
+    pub(super) fn claim_free(&self, end: &mut P, amount: Amount) -> Claim {
+        end.claim(&self.producers, || C::tail(&self.consumers), self.capacity, amount)
+    }
+
+    /// Claims filled slots.
+    #[inline(always)]
+    pub(super) fn claim_filled(&self, end: &mut C, amount: Amount) -> Claim {
+        end.claim(&self.consumers, || P::tail(&self.producers), 0, amount)
+    }
+
+    /// Puts values in; returns how many.
+    ///
+    /// # Safety
+    /// `source` holds as many values as `amount` may take; those taken are given up. `end` is an
+    /// end of this ring's producers: the only one, if their mode is Single.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, end: &mut P, source: *const T, amount: Amount) -> u32 {
+        let claim = self.claim_free(end, amount);
+        if claim.count != 0 {
+            // SAFETY: the caller's promise; the claim is ours and finished right after.
+            unsafe { self.fill(claim, source) };
+            end.finish(&self.producers, claim);
         }
-        let claim = Claim { start: *head, count: amount.of(available) };
-        *head = head.wrapping_add(claim.count);
-        claim
+        claim.count
     }
 
-    /// Publishes a single-threaded side's claim.
+    /// Takes values out; returns how many.
+    ///
+    /// # Safety
+    /// `target` has room for as many values as `amount` may give. `end` is an end of this ring's
+    /// consumers: the only one, if their mode is Single.
     #[inline(always)]
-    pub(crate) fn finish_single(&self, side: MultiSide, claim: Claim) {
-        self.own(side).tail.store(claim.start.wrapping_add(claim.count), Ordering::Release);
-    }
-
-    /// Claims for one of a side's several threads.
-    #[inline(always)]
-    pub(crate) fn claim_multi(&self, side: MultiSide, amount: Amount) -> Claim {
-        let own = self.own(side);
-        let mut head = own.head.load(Ordering::Acquire);
-        loop {
-            let other_tail = self.opposite(side).tail.load(Ordering::Acquire);
-            let count = amount.of(self.available(side, head, other_tail));
-            if count == 0 {
-                return Claim { start: head, count: 0 };
-            }
-            match own.head.compare_exchange_weak(
-                head,
-                head.wrapping_add(count),
-                Ordering::Release,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return Claim { start: head, count },
-                Err(now) => head = now,
-            }
+    pub(super) unsafe fn get(&self, end: &mut C, target: *mut T, amount: Amount) -> u32 {
+        let claim = self.claim_filled(end, amount);
+        if claim.count != 0 {
+            // SAFETY: the caller's promise; the claim is ours and finished right after.
+            unsafe { self.empty(claim, target) };
+            end.finish(&self.consumers, claim);
         }
-    }
-
-    /// Publishes one thread's claim, after those that were made before it.
-    #[inline(always)]
-    pub(crate) fn finish_multi(&self, side: MultiSide, claim: Claim) {
-        let tail = &self.own(side).tail;
-        // Acquire, so that our Release store carries on what earlier claimants released: the
-        // other side synchronises with the last tail it sees and must get all that lies below.
-        while tail.load(Ordering::Acquire) != claim.start {
-            #[cfg(loom)]
-            loom::thread::yield_now();
-            #[cfg(not(loom))]
-            crate::sys::sync::spin_loop();
-        }
-        tail.store(claim.start.wrapping_add(claim.count), Ordering::Release);
+        claim.count
     }
 
     /// Moves `claim.count` values from `source` into the claimed slots.
@@ -220,8 +164,8 @@ impl<T> Core<T> {
     /// `source` is valid for `claim.count` reads, the caller gives the values up, and `claim` is
     /// this thread's own producer claim, not finished yet.
     #[inline(always)]
-    pub(crate) unsafe fn fill(&self, claim: Claim, source: *const T) {
-        self.each_slot(claim, |slot, nth| {
+    unsafe fn fill(&self, claim: Claim, source: *const T) {
+        self.each(claim, |slot, nth| {
             slot.with_mut(|slot| {
                 // SAFETY: the claim makes the slot this thread's alone until it is finished;
                 // `nth < claim.count`, for which the caller vouches.
@@ -236,8 +180,8 @@ impl<T> Core<T> {
     /// `target` is valid for `claim.count` writes, and `claim` is this thread's own consumer
     /// claim, not finished yet; the values are the caller's afterwards.
     #[inline(always)]
-    pub(crate) unsafe fn empty(&self, claim: Claim, target: *mut T) {
-        self.each_slot(claim, |slot, nth| {
+    unsafe fn empty(&self, claim: Claim, target: *mut T) {
+        self.each(claim, |slot, nth| {
             slot.with(|slot| {
                 // SAFETY: a consumer claim covers only slots that producers have filled and
                 // published, and makes them this thread's alone; `nth < claim.count`.
@@ -246,69 +190,100 @@ impl<T> Core<T> {
         });
     }
 
-    /// Calls `visit` with each claimed slot, in order: up to the end of the slots, then from
-    /// their start, so that each of the two loops runs over memory without a mask.
+    /// Calls `visit` with each claimed slot, in order.
     #[inline(always)]
-    fn each_slot(&self, claim: Claim, mut visit: impl FnMut(&UnsafeCell<MaybeUninit<T>>, usize)) {
-        let start = (claim.start & self.mask) as usize;
+    fn each(&self, claim: Claim, visit: impl Fn(&Slot<T>, usize)) {
+        let slots = self.slots.as_slice();
+        let start = claim.start as usize & (slots.len() - 1);
         let count = claim.count as usize;
-        let first = count.min(self.slots.len() - start);
-        // SAFETY: start <= mask < slots.len(), and start + first <= slots.len(); the remainder
-        // is at most the capacity, which is at most slots.len().
-        let (to_end, from_start) = unsafe {
-            (
-                self.slots.get_unchecked(start..start + first),
-                self.slots.get_unchecked(..count - first),
-            )
-        };
-        for (nth, slot) in to_end.iter().enumerate() {
-            visit(slot, nth);
-        }
-        for (nth, slot) in from_start.iter().enumerate() {
-            visit(slot, first + nth);
+        // Seldom does a claim go around the end. If not, the loop's count is the caller's, often
+        // a constant to unroll for.
+        if count <= slots.len() - start {
+            for nth in 0..count {
+                // SAFETY: start + nth < slots.len(), as was just found.
+                visit(unsafe { slots.get_unchecked(start + nth) }, nth);
+            }
+        } else {
+            let (to_end, from_start) = self.claimed(claim);
+            for (nth, slot) in to_end.iter().chain(from_start).enumerate() {
+                visit(slot, nth);
+            }
         }
     }
 
+    /// The claimed slots, in order: up to the end of the slots, then from their start.
     #[inline(always)]
-    fn own(&self, side: MultiSide) -> &Side {
-        match side {
-            MultiSide::Producers => &self.producers,
-            MultiSide::Consumers => &self.consumers,
-        }
+    pub(super) fn claimed(&self, claim: Claim) -> (&[Slot<T>], &[Slot<T>]) {
+        let slots = self.slots.as_slice();
+        let start = claim.start as usize & (slots.len() - 1);
+        let count = claim.count as usize;
+        let first = count.min(slots.len() - start);
+        // SAFETY: the number of slots is a power of two, so start < slots.len(), and start + first
+        // <= slots.len(); the remainder is at most the capacity, which is at most slots.len().
+        unsafe { (slots.get_unchecked(start..start + first), slots.get_unchecked(..count - first)) }
     }
 
+    /// The `nth` slot of a claim, `nth < claim.count`.
     #[inline(always)]
-    fn opposite(&self, side: MultiSide) -> &Side {
-        match side {
-            MultiSide::Producers => &self.consumers,
-            MultiSide::Consumers => &self.producers,
-        }
+    pub(super) fn nth(&self, claim: Claim, nth: u32) -> &Slot<T> {
+        debug_assert!(nth < claim.count);
+        let slots = self.slots.as_slice();
+        let index = claim.start.wrapping_add(nth) as usize & (slots.len() - 1);
+        // SAFETY: the number of slots is a power of two, so the masked index is below it.
+        unsafe { slots.get_unchecked(index) }
     }
 
-    #[inline(always)]
-    fn available(&self, side: MultiSide, head: u32, other_tail: u32) -> u32 {
-        match side {
-            MultiSide::Producers => self.free_at(head, other_tail),
-            MultiSide::Consumers => other_tail.wrapping_sub(head),
-        }
+    /// Where the claimed slots stand: at most two runs of places and how many they are. (loom's
+    /// cells are larger than what they hold, so there are no such runs under it.)
+    #[cfg(not(loom))]
+    pub(super) fn runs(&self, claim: Claim) -> [(NonNull<MaybeUninit<T>>, usize); 2] {
+        let (to_end, from_start) = self.claimed(claim);
+        [to_end, from_start].map(|slots| {
+            // A slot is `repr(transparent)` around what it holds. The pointer comes from a shared
+            // reference to cells, through which writing is allowed.
+            (NonNull::from(slots).cast(), slots.len())
+        })
     }
 }
 
-impl<T> Drop for Core<T> {
+impl<T, P: SharedMode, C: Mode> Core<T, P, C> {
+    /// Puts values in as one of many producers; returns how many.
+    ///
+    /// # Safety
+    /// `source` holds as many values as `amount` may take; those taken are given up.
+    #[inline(always)]
+    pub(crate) unsafe fn enqueue(&self, source: *const T, amount: Amount) -> u32 {
+        // SAFETY: passed on; in a shared mode, every value of P is an end.
+        unsafe { self.put(&mut P::default(), source, amount) }
+    }
+}
+
+impl<T, P: Mode, C: SharedMode> Core<T, P, C> {
+    /// Takes values out as one of many consumers; returns how many.
+    ///
+    /// # Safety
+    /// `target` has room for as many values as `amount` may give.
+    #[inline(always)]
+    pub(crate) unsafe fn dequeue(&self, target: *mut T, amount: Amount) -> u32 {
+        // SAFETY: passed on; in a shared mode, every value of C is an end.
+        unsafe { self.get(&mut C::default(), target, amount) }
+    }
+}
+
+impl<T, P: Mode, C: Mode> Drop for Core<T, P, C> {
     fn drop(&mut self) {
         if !std::mem::needs_drop::<T>() {
             return;
         }
-        let end = self.producers.tail.load(Ordering::Acquire);
-        let mut at = self.consumers.tail.load(Ordering::Acquire);
-        while at != end {
-            let slot = &self.slots[(at & self.mask) as usize];
-            slot.with_mut(|slot| {
+        let start = C::tail(&self.consumers);
+        let count = P::tail(&self.producers).wrapping_sub(start);
+        let claim = Claim { start, count };
+        for nth in 0..count {
+            self.nth(claim, nth).with_mut(|slot| {
                 // SAFETY: both ends are gone (we have the only reference), so the slots between
                 // the tails hold published values that nobody will take any more.
                 unsafe { (*slot).assume_init_drop() }
             });
-            at = at.wrapping_add(1);
         }
     }
 }

@@ -2,92 +2,90 @@
 #![expect(unsafe_code, reason = "values move between slices and slots by pointer")]
 
 use std::fmt;
-use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::sync::Arc;
 
-use super::core::{Amount, Claim, Core, MultiSide, RingError};
-use crate::sys::sync::Arc;
-
-/// An end that one thread has: `&mut self`, not `Clone`. It remembers what it last saw of the
-/// other side, so most operations touch only their own cache line and the slots.
-#[derive(Debug, Default)]
-pub struct Single {
-    head: u32,
-    seen: u32,
-}
-
-/// An end that threads share: `&self`, `Clone`. A thread preempted inside an operation stalls the
-/// other threads of its side until it runs again.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Multi;
-
-mod sealed {
-    pub trait Sealed {
-        /// The end of a ring whose indexes stand at `index`.
-        fn at(index: u32) -> Self;
-    }
-    impl Sealed for super::Single {
-        fn at(index: u32) -> Self {
-            Self { head: index, seen: index }
-        }
-    }
-    impl Sealed for super::Multi {
-        fn at(_: u32) -> Self {
-            Self
-        }
-    }
-}
-
-/// How the threads of one side agree: [`Single`] or [`Multi`].
-pub trait Mode: sealed::Sealed + Default + Send {}
-impl Mode for Single {}
-impl Mode for Multi {}
+use super::core::Core;
+use super::error::RingError;
+use super::home::Hold;
+use super::mode::{Amount, Mode, SharedMode, Single, ZeroCopy};
+use super::zero_copy::{Peeked, Reserved};
+use crate::memory::Memory;
 
 /// The end that puts values in.
 pub struct Producer<T, P: Mode, C: Mode> {
-    core: Arc<Core<T>>,
+    core: Hold<T, P, C>,
     mode: P,
-    other: PhantomData<fn() -> C>,
 }
 
 /// The end that takes values out.
 pub struct Consumer<T, P: Mode, C: Mode> {
-    core: Arc<Core<T>>,
+    core: Hold<T, P, C>,
     mode: C,
-    other: PhantomData<fn() -> P>,
 }
 
-/// Makes a ring for exactly `capacity` elements (1 to [`super::MAX_CAPACITY`]; memory is taken
-/// for the next power of two).
-#[expect(clippy::type_complexity, reason = "the pair is the point: both ends, once")]
-pub fn ring<T: Send, P: Mode, C: Mode>(
-    capacity: usize,
-) -> Result<(Producer<T, P, C>, Consumer<T, P, C>), RingError> {
+/// Both ends of a new ring.
+pub type Ends<T, P, C> = (Producer<T, P, C>, Consumer<T, P, C>);
+
+/// Makes a ring in plain memory for exactly `capacity` elements (1 to [`super::MAX_CAPACITY`];
+/// memory is taken for the next power of two).
+///
+/// # Errors
+/// [`RingError::Capacity`] and [`RingError::NoMemory`].
+pub fn ring<T: Send, P: Mode, C: Mode>(capacity: usize) -> Result<Ends<T, P, C>, RingError> {
     ring_starting_at(capacity, 0)
 }
 
+/// Makes a ring as [`ring`] does, whose indexes and slots stand in a zone of their own, called
+/// `name`, on NUMA node `node` (`None`: any). The zone is free again when both ends are gone.
+///
+/// ```
+/// use packetboat::memory::{Memory, MemoryConfig};
+/// use packetboat::ring::{Hts, Single, ring_in};
+/// let memory = Memory::reserve(&MemoryConfig::no_huge(2))?;
+/// let (mut producer, consumer) = ring_in::<u64, Single, Hts>(&memory, "events", None, 100)?;
+/// assert!(memory.lookup("events").is_some());
+/// assert!(producer.push(1).is_ok());
+/// assert_eq!(consumer.pop(), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`RingError::Capacity`], [`RingError::NoMemory`], and [`RingError::Zone`] if the name is taken
+/// or the node has no room.
+pub fn ring_in<T: Send, P: Mode, C: Mode>(
+    memory: &Arc<Memory>,
+    name: &str,
+    node: Option<u32>,
+    capacity: usize,
+) -> Result<Ends<T, P, C>, RingError> {
+    Ok(ends_of(Hold::in_zone(memory, name, node, capacity)?, 0))
+}
+
 /// A ring whose indexes start at `index`: tests begin just below the wrap of the 32 bits.
-#[expect(clippy::type_complexity, reason = "as for `ring`")]
 pub(super) fn ring_starting_at<T: Send, P: Mode, C: Mode>(
     capacity: usize,
     index: u32,
-) -> Result<(Producer<T, P, C>, Consumer<T, P, C>), RingError> {
-    let core = Arc::new(Core::starting_at(capacity, index)?);
-    Ok((
-        Producer { core: core.clone(), mode: P::at(index), other: PhantomData },
-        Consumer { core, mode: C::at(index), other: PhantomData },
-    ))
+) -> Result<Ends<T, P, C>, RingError> {
+    Ok(ends_of(Hold::plain(Core::starting_at(capacity, index)?), index))
 }
 
-impl<T, C: Mode> Clone for Producer<T, Multi, C> {
+fn ends_of<T, P: Mode, C: Mode>(core: Hold<T, P, C>, index: u32) -> Ends<T, P, C> {
+    (
+        Producer { core: core.clone(), mode: P::end_at(index) },
+        Consumer { core, mode: C::end_at(index) },
+    )
+}
+
+impl<T, P: SharedMode, C: Mode> Clone for Producer<T, P, C> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), mode: Multi, other: PhantomData }
+        Self { core: self.core.clone(), mode: self.mode }
     }
 }
 
-impl<T, P: Mode> Clone for Consumer<T, P, Multi> {
+impl<T, P: Mode, C: SharedMode> Clone for Consumer<T, P, C> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), mode: Multi, other: PhantomData }
+        Self { core: self.core.clone(), mode: self.mode }
     }
 }
 
@@ -115,6 +113,16 @@ macro_rules! common {
             pub fn is_empty(&self) -> bool {
                 self.core.len() == 0
             }
+            /// Whether nothing more fits now.
+            #[must_use]
+            pub fn is_full(&self) -> bool {
+                self.core.len() == self.core.capacity()
+            }
+            /// The NUMA node of its memory: known if it stands in a zone whose node is.
+            #[must_use]
+            pub fn node(&self) -> Option<u32> {
+                self.core.node()
+            }
         }
         impl<T, P: Mode, C: Mode> fmt::Debug for $end<T, P, C> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,13 +139,17 @@ common!(Consumer);
 
 /// How many of a slice's elements an index can count: slices longer than any ring fit in none.
 fn count_of<T>(items: &[T]) -> u32 {
-    u32::try_from(items.len()).unwrap_or(u32::MAX)
+    clamp(items.len())
 }
 
-/// The public operations of an end, written once for `&mut self` (Single) and `&self` (Multi).
+fn clamp(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The public operations of an end, written once for `&mut self` (Single) and `&self` (shared).
 macro_rules! produce {
-    ($mode:ty, $($receiver:tt)+) => {
-        impl<T: Send, C: Mode> Producer<T, $mode, C> {
+    ([$($mode:tt)*] $end:ty, $($receiver:tt)+) => {
+        impl<T: Send, $($mode)* C: Mode> Producer<T, $end, C> {
             /// Puts one value in, or gives it back when the ring is full.
             #[inline]
             pub fn push($($receiver)+ self, value: T) -> Result<(), T> {
@@ -181,16 +193,16 @@ macro_rules! produce {
         }
     };
 }
-produce!(Single, &mut);
-produce!(Multi, &);
+produce!([] Single, &mut);
+produce!([P: SharedMode,] P, &);
 
 macro_rules! consume {
-    ($mode:ty, $($receiver:tt)+) => {
-        impl<T: Send, P: Mode> Consumer<T, P, $mode> {
+    ([$($mode:tt)*] $end:ty, $($receiver:tt)+) => {
+        impl<T: Send, P: Mode, $($mode)*> Consumer<T, P, $end> {
             /// Takes the oldest value out.
             #[inline]
             pub fn pop($($receiver)+ self) -> Option<T> {
-                let mut value = std::mem::MaybeUninit::uninit();
+                let mut value = MaybeUninit::uninit();
                 // SAFETY: the target has room for one value, and is initialised if one came.
                 unsafe {
                     (self.get(value.as_mut_ptr(), Amount::Bulk(1)) == 1)
@@ -229,32 +241,76 @@ macro_rules! consume {
         }
     };
 }
-consume!(Single, &mut);
-consume!(Multi, &);
+consume!([] Single, &mut);
+consume!([C: SharedMode] C, &);
+
+impl<T: Send, P: ZeroCopy, C: Mode> Producer<T, P, C> {
+    /// Reserves `count` free slots, all or none, to write values where they will stand.
+    /// `None` if they aren't free, or `count` is 0.
+    ///
+    /// `&mut self` in shared modes, too: a second reservation through the same end would wait for
+    /// the first.
+    #[inline]
+    pub fn reserve_bulk(&mut self, count: usize) -> Option<Reserved<'_, T, P, C>> {
+        self.reserve(Amount::Bulk(clamp(count)))
+    }
+
+    /// Reserves as many free slots as there are, up to `most`. `None` if there are none.
+    #[inline]
+    pub fn reserve_burst(&mut self, most: usize) -> Option<Reserved<'_, T, P, C>> {
+        self.reserve(Amount::Burst(clamp(most)))
+    }
+
+    #[inline(always)]
+    fn reserve(&mut self, amount: Amount) -> Option<Reserved<'_, T, P, C>> {
+        let claim = self.core.claim_free(&mut self.mode, amount);
+        // SAFETY: the claim was made by this end just now, and the guard borrows the end.
+        (claim.count != 0).then(|| unsafe { Reserved::new(&self.core, &mut self.mode, claim) })
+    }
+}
+
+impl<T: Send, P: Mode, C: ZeroCopy> Consumer<T, P, C> {
+    /// Looks at the `count` oldest values where they stand, at all or none. `None` if there are
+    /// fewer, or `count` is 0.
+    ///
+    /// `&mut self` in shared modes, too: a second look through the same end would wait for the
+    /// first.
+    #[inline]
+    pub fn peek_bulk(&mut self, count: usize) -> Option<Peeked<'_, T, P, C>> {
+        self.peek(Amount::Bulk(clamp(count)))
+    }
+
+    /// Looks at as many of the oldest values as there are, up to `most`. `None` if there are none.
+    #[inline]
+    pub fn peek_burst(&mut self, most: usize) -> Option<Peeked<'_, T, P, C>> {
+        self.peek(Amount::Burst(clamp(most)))
+    }
+
+    #[inline(always)]
+    fn peek(&mut self, amount: Amount) -> Option<Peeked<'_, T, P, C>> {
+        let claim = self.core.claim_filled(&mut self.mode, amount);
+        // SAFETY: the claim was made by this end just now, and the guard borrows the end.
+        (claim.count != 0).then(|| unsafe { Peeked::new(&self.core, &mut self.mode, claim) })
+    }
+}
 
 impl<T, C: Mode> Producer<T, Single, C> {
     /// # Safety
     /// `source` holds as many values as `amount` may take; those taken are given up.
     #[inline(always)]
     unsafe fn put(&mut self, source: *const T, amount: Amount) -> u32 {
-        let Single { head, seen } = &mut self.mode;
-        let claim = self.core.claim_single(MultiSide::Producers, head, seen, amount);
-        if claim.count != 0 {
-            // SAFETY: the caller's promise; the claim is ours and finished right after.
-            unsafe { self.core.fill(claim, source) };
-            self.core.finish_single(MultiSide::Producers, claim);
-        }
-        claim.count
+        // SAFETY: the caller's promise; `mode` was made with the core, once.
+        unsafe { self.core.put(&mut self.mode, source, amount) }
     }
 }
 
-impl<T, C: Mode> Producer<T, Multi, C> {
+impl<T, P: SharedMode, C: Mode> Producer<T, P, C> {
     /// # Safety
     /// As for the single producer.
     #[inline(always)]
     unsafe fn put(&self, source: *const T, amount: Amount) -> u32 {
         // SAFETY: passed on.
-        unsafe { self.core.put_multi(source, amount) }
+        unsafe { self.core.enqueue(source, amount) }
     }
 }
 
@@ -263,57 +319,17 @@ impl<T, P: Mode> Consumer<T, P, Single> {
     /// `target` has room for as many values as `amount` may give.
     #[inline(always)]
     unsafe fn get(&mut self, target: *mut T, amount: Amount) -> u32 {
-        let Single { head, seen } = &mut self.mode;
-        let claim = self.core.claim_single(MultiSide::Consumers, head, seen, amount);
-        if claim.count != 0 {
-            // SAFETY: the caller's promise; the claim is ours and finished right after.
-            unsafe { self.core.empty(claim, target) };
-            self.core.finish_single(MultiSide::Consumers, claim);
-        }
-        claim.count
+        // SAFETY: the caller's promise; `mode` was made with the core, once.
+        unsafe { self.core.get(&mut self.mode, target, amount) }
     }
 }
 
-impl<T, P: Mode> Consumer<T, P, Multi> {
+impl<T, P: Mode, C: SharedMode> Consumer<T, P, C> {
     /// # Safety
     /// As for the single consumer.
     #[inline(always)]
     unsafe fn get(&self, target: *mut T, amount: Amount) -> u32 {
         // SAFETY: passed on.
-        unsafe { self.core.get_multi(target, amount) }
-    }
-}
-
-impl<T> Core<T> {
-    /// Puts values in as one of many producers; returns how many.
-    ///
-    /// # Safety
-    /// `source` holds as many values as `amount` may take; those taken are given up. All
-    /// producers of this ring use this method.
-    #[inline(always)]
-    pub(crate) unsafe fn put_multi(&self, source: *const T, amount: Amount) -> u32 {
-        let claim: Claim = self.claim_multi(MultiSide::Producers, amount);
-        if claim.count != 0 {
-            // SAFETY: the caller's promise; the claim is ours and finished right after.
-            unsafe { self.fill(claim, source) };
-            self.finish_multi(MultiSide::Producers, claim);
-        }
-        claim.count
-    }
-
-    /// Takes values out as one of many consumers; returns how many.
-    ///
-    /// # Safety
-    /// `target` has room for as many values as `amount` may give. All consumers of this ring use
-    /// this method.
-    #[inline(always)]
-    pub(crate) unsafe fn get_multi(&self, target: *mut T, amount: Amount) -> u32 {
-        let claim = self.claim_multi(MultiSide::Consumers, amount);
-        if claim.count != 0 {
-            // SAFETY: the caller's promise; the claim is ours and finished right after.
-            unsafe { self.empty(claim, target) };
-            self.finish_multi(MultiSide::Consumers, claim);
-        }
-        claim.count
+        unsafe { self.core.dequeue(target, amount) }
     }
 }

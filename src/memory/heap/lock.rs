@@ -1,8 +1,10 @@
 //! The lock of an arena.
 #![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
 
+use crate::sys::sync::UnsafeCell;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
-use crate::sys::sync::{UnsafeCell, spin_loop};
+#[cfg(not(loom))]
+use crate::sys::sync::spin_loop;
 
 /// A spinning lock, for sections of a few dozen instructions: taken with one exchange, released
 /// with one store, where a mutex that can put threads to sleep needs a second exchange.
@@ -55,7 +57,7 @@ impl<T> Lock<T> {
         loop {
             // Loom bounds how often a thread may look without getting on.
             #[cfg(loom)]
-            spin_loop();
+            loom::hint::spin_loop();
             #[cfg(not(loom))]
             self.spin();
             if self.try_take() {

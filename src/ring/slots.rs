@@ -1,0 +1,77 @@
+//! The slots' memory: where it is, and that it goes when the ring does.
+#![expect(unsafe_code, reason = "slots may stand in memory that another owner frees")]
+
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+
+use super::error::RingError;
+use crate::sys::sync::UnsafeCell;
+
+/// Room for one element.
+pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
+
+/// A power of two of slots, side by side. Their values are the ring's affair: dropping this frees
+/// memory only.
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    first: NonNull<Slot<T>>,
+    count: usize,
+    /// The slots are a box of ours; else they stand in memory of whoever made this.
+    boxed: bool,
+}
+
+/// How many slots a ring for `capacity` elements has.
+pub(super) fn count_for(capacity: usize) -> usize {
+    capacity.next_power_of_two()
+}
+
+impl<T> Slots<T> {
+    /// Slots in plain memory for `capacity` elements.
+    pub(super) fn boxed(capacity: usize) -> Result<Self, RingError> {
+        let count = count_for(capacity);
+        let mut slots: Vec<Slot<T>> = Vec::new();
+        slots.try_reserve_exact(count).map_err(|_| RingError::NoMemory {
+            capacity,
+            element_len_bytes: size_of::<T>(),
+            slots: count,
+        })?;
+        slots.resize_with(count, || UnsafeCell::new(MaybeUninit::uninit()));
+        let slots = Box::leak(slots.into_boxed_slice());
+        Ok(Self { first: NonNull::from(slots).cast(), count, boxed: true })
+    }
+
+    /// Slots for `capacity` elements at `first`.
+    ///
+    /// # Safety
+    /// From `first` on there is aligned memory for `count_for(capacity)` slots that nobody else
+    /// uses and that outlives this.
+    pub(super) unsafe fn placed(first: NonNull<Slot<T>>, capacity: usize) -> Self {
+        let count = count_for(capacity);
+        for nth in 0..count {
+            // SAFETY: the caller's promise: there is room for `count`.
+            unsafe { first.add(nth).write(UnsafeCell::new(MaybeUninit::uninit())) };
+        }
+        Self { first, count, boxed: false }
+    }
+
+    #[inline(always)]
+    pub(super) fn as_slice(&self) -> &[Slot<T>] {
+        // SAFETY: both constructors leave `count` initialised slots (of perhaps no value) at
+        // `first`, which live as long as `self`; they are cells, so a shared reference is fair.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
+    }
+}
+
+impl<T> Drop for Slots<T> {
+    fn drop(&mut self) {
+        let slots = ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.count);
+        if self.boxed {
+            // SAFETY: leaked by `boxed` with this address and length; freed once, here.
+            drop(unsafe { Box::from_raw(slots) });
+        } else {
+            // SAFETY: initialised by `placed`, used by nobody any more. (The cells have nothing
+            // to drop, but loom's have.)
+            unsafe { ptr::drop_in_place(slots) };
+        }
+    }
+}
