@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2016,SC2034 # guest commands; used by scenarios
 # What scenarios are written with. Sourced by run.sh, which sets LOG to the scenario's own directory
 # and boots its machine. A scenario is a file scenarios/NAME.sh with
 #
@@ -63,14 +64,17 @@ allow() {
     for n; do printf -- '-a %s ' "$(nic_bdf "$n")"; done
 }
 
-# l2fwd_start OPTION…: start it in the background. --stats-json is added.
+# l2fwd_start OPTION…: start it in the background. --stats-json is added. AS=USER in the environment:
+# as that user.
 l2fwd_start() {
     local command
-    command=$(l2fwd_command "$@")
+    command="$(l2fwd_command "$@") --stats-json /tmp/l2fwd.json"
+    [[ -z ${AS-} ]] || command="su $AS -s /bin/bash -c $(printf %q "exec $command")"
+    taps_mark
     printf '%s\n' "$command" >>"$LOG/l2fwd.commands"
-    guest "cd /tmp && rm -f l2fwd.* && ulimit -c 0
+    guest "cd /tmp && rm -f l2fwd.* && ulimit -c 0 && ulimit -l ${MEMLOCK_KIB:-unlimited}
         date +%s.%N >l2fwd.began
-        setsid bash -c 'trap \"\" HUP; $command --stats-json /tmp/l2fwd.json >/tmp/l2fwd.out 2>/tmp/l2fwd.err &
+        setsid bash -c 'trap \"\" HUP; $command >/tmp/l2fwd.out 2>/tmp/l2fwd.err &
             echo \$! >/tmp/l2fwd.pid; wait \$!; echo \$? >/tmp/l2fwd.code.new; mv /tmp/l2fwd.code.new /tmp/l2fwd.code' </dev/null >/dev/null 2>&1 &
         while [ ! -s l2fwd.pid ]; do usleep 10000; done"
 }
@@ -177,6 +181,69 @@ check_counters() {
 
 # outside N COMMAND…: run it in the namespace of tap N (0 or 1).
 outside() { ip netns exec "${NETNS[$1]}" "${@:2}"; }
+
+# transfer FILE COPY MIB STREAMS: a new file from namespace 0 to 1 over TCP; both must be equal.
+transfer() {
+    local file=$1 copy=$2 receiver
+    head -c "$3M" /dev/urandom >"$file"
+    outside 1 "$WIRE" tcp-receive 198.18.0.2:5201 "$copy" --streams "$4" >"$LOG/receive.txt" 2>&1 &
+    receiver=$!
+    check "$3 MiB over $4 TCP connections are sent" outside 0 "$WIRE" tcp-send 198.18.0.2:5201 "$file" --streams "$4"
+    if wait "$receiver"; then
+        ok "$3 MiB over $4 TCP connections are received"
+    else
+        not_ok "$3 MiB over $4 TCP connections are received" "$(<"$LOG/receive.txt")"
+    fi
+    check_text "$3 MiB arrive with the checksum that they left with" \
+        "$(sha256sum <"$copy" 2>&1)" "^$(sha256sum <"$file")$"
+}
+
+# counters_settle: until nothing moves between the namespaces.
+counters_settle() {
+    local before='' now try
+    for ((try = 0; try < 20; try++)); do
+        now=$(outside_counter 0 rx_packets) && now+=" $(outside_counter 1 rx_packets)"
+        [[ $now != "$before" ]] || return 0
+        before=$now
+        sleep 0.7
+    done
+}
+
+# outside_counter N NAME: a counter of the tap's interface, seen from the namespace.
+outside_counter() { outside "$1" cat "/sys/class/net/wire/statistics/$2"; }
+
+# taps_mark: from here on check_outside_counters counts.
+declare -A TAP_MARK
+taps_mark() {
+    local n name
+    for n in 0 1; do
+        for name in rx_packets rx_bytes tx_packets tx_bytes; do
+            TAP_MARK[$n$name]=$(outside_counter "$n" "$name")
+        done
+    done
+}
+
+# check_outside_counters NAME: what l2fwd counted equals what the interfaces of the namespaces did
+# since taps_mark: its received is their sent, and the other way round; and what entered at a port left
+# at the other one or was counted as dropped there. (TCP probes until something drops.)
+check_outside_counters() {
+    local n pair unit inside outside_name wanted found differences=
+    for n in 0 1; do
+        for pair in rx:tx tx:rx; do
+            for unit in packets bytes; do
+                inside=${pair%:*}_$unit outside_name=${pair#*:}_$unit
+                wanted=$(($(outside_counter "$n" "$outside_name") - TAP_MARK[$n$outside_name]))
+                found=$(jq ".ports[$n].$inside" "$LOG/$1.json")
+                [[ $wanted == "$found" ]] || differences+="port $n $inside: l2fwd $found, outside $wanted"$'\n'
+            done
+        done
+        wanted=$(jq ".ports[$n].rx_packets" "$LOG/$1.json")
+        found=$(jq ".ports[$((1 - n))] | .tx_packets + .tx_dropped" "$LOG/$1.json")
+        [[ $wanted == "$found" ]] || differences+="port $n took $wanted, port $((1 - n)) sent or dropped $found"$'\n'
+    done
+    local what="$1: l2fwd's counters equal those of the namespaces' interfaces"
+    if [[ -z $differences ]]; then ok "$what"; else not_ok "$what" "$differences"; fi
+}
 
 # ---- what must hold after each run
 

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # used by scenarios
 # The guest: which hardware it has, how it starts and ends, how one talks to it. Sourced by lib.sh.
 #
 # Both machines have the same PCI devices, each NIC behind a root port of its own:
@@ -32,7 +33,7 @@ machine_start() {
     MACHINE_LOG=$2
     RUN=$(mktemp -d /tmp/pbrig.XXXXXX)
     mkdir -p "$MACHINE_LOG"
-    taps_create
+    taps_create || { machine_stop; return 1; }
     machine_arguments "$kind"
     printf '%q ' "$RIG_QEMU" "${args[@]}" >"$MACHINE_LOG/qemu.command"
     "$RIG_QEMU" "${args[@]}" >"$MACHINE_LOG/qemu.log" 2>&1 </dev/null &
@@ -141,8 +142,10 @@ taps_create() {
     taps_delete
     [[ -e /dev/net/tun ]] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
     for n in 0 1; do
-        ip tuntap add dev "${TAPS[n]}" mode tap multi_queue
-        ip netns add "${NETNS[n]}"
+        if ! ip tuntap add dev "${TAPS[n]}" mode tap multi_queue || ! ip netns add "${NETNS[n]}"; then
+            warn "wanted a tap and a namespace, found that ip can't make them (its message stands above). Run: modprobe tun; in a container: --privileged --device /dev/net/tun"
+            return 1
+        fi
         # Nothing but the test's own traffic, so that all counters can be compared.
         ip netns exec "${NETNS[n]}" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
     done

@@ -11,12 +11,10 @@
 #              RIG_L2FWD=FILE another binary than the one built here
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+. "$REPO/scripts/rig/prepare.sh"
 . "$REPO/scripts/rig/lib.sh"
 
-RIG_ACCEL=${RIG_ACCEL:-tcg}
 SCENARIOS=$REPO/scripts/rig/scenarios
-TARGET=${CARGO_TARGET_DIR:-$REPO/target}
-LOGS=$REPO/target/rig
 # In this order: what is most telling first, what changes the machine last, one kind after the other.
 ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup bad-input
     device-gone virtio-iommu)
@@ -48,39 +46,6 @@ main() {
     tally
 }
 
-# prepare: QEMU and the guest from the cache, our two programs, and the payload of the guest.
-prepare() {
-    "$REPO/scripts/rig/setup.sh" || exit
-    # shellcheck source=/dev/null # written by setup.sh
-    . "$CACHE/rig/env"
-    need_command ip iproute2
-    need_command cpio
-    need_command sysctl procps
-    (cd "$REPO" && cargo build -q -p packetboat-wire && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
-        die "wanted l2fwd and the wire built, found that cargo fails (see above). Run: cargo build --release -p packetboat-l2fwd"
-    WIRE=$TARGET/debug/packetboat-wire
-    make_payload "${RIG_L2FWD:-$TARGET/release/packetboat-l2fwd}"
-}
-
-# make_payload L2FWD: bash, l2fwd, the libraries of both and our scripts, as a second archive behind
-# the initramfs. The kernel unpacks one after the other.
-make_payload() {
-    local root file
-    root=$(mktemp -d)
-    PAYLOAD_INITRD=$LOGS/initrd
-    mkdir -p "$root/bin" "$LOGS"
-    install -m 755 "$1" "$root/bin/packetboat-l2fwd"
-    install -m 755 "$(command -v bash)" "$root/bin/bash"
-    install -m 755 "$REPO/scripts/devbind.sh" "$REPO/scripts/hugepages.sh" "$root/bin"
-    for file in $(ldd "$1" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
-        install -D -m 755 "$file" "$root$file"
-    done
-    [[ -z ${RIG_EXTRA-} ]] || cp -a "$RIG_EXTRA"/. "$root" # a directory to lay over the guest's root
-    (cd "$root" && find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet | gzip -1) |
-        cat "$RIG_INITRAMFS" - >"$PAYLOAD_INITRD"
-    rm -rf "$root"
-}
-
 run_scenario() {
     local name=$1 before=$FAILED began=$SECONDS
     LOG=$LOGS/$name
@@ -100,6 +65,7 @@ run_scenario() {
     check "$name: hugepages.sh reserves $PAGES pages" guest "hugepages.sh -c && hugepages.sh -r $PAGES -n 0 && dmesg -c >/dev/null"
     scenario
     if machine_is_up; then
+        # shellcheck disable=SC2016 # the guest's
         guest 'kill -KILL $(pidof packetboat-l2fwd) 2>/dev/null; usleep 300000; true' # a failed check may leave one
         nothing_left "$name"
         check_kernel_log "$name"

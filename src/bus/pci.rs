@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{PciAddress, PciIds};
+use super::{BusError, PciAddress, PciIds};
 use crate::sys::sysroot::SysRoot;
 
 /// A PCI function as sysfs describes it: what it is, and in whose hands.
@@ -97,6 +97,19 @@ impl PciFunction {
     /// Whether it is bound to vfio-pci, or to one of its variants for particular devices.
     pub fn is_bound_to_vfio(&self) -> bool {
         self.driver.as_deref().is_some_and(is_vfio)
+    }
+
+    /// Whether it is bound to vfio-pci, and if not, what to do about it.
+    ///
+    /// # Errors
+    /// If it is in a kernel driver's hands, or in nobody's.
+    pub fn check_bound_to_vfio(&self) -> Result<(), BusError> {
+        let (address, device) = (self.address, self.to_string());
+        match &self.driver {
+            Some(_) if self.is_bound_to_vfio() => Ok(()),
+            Some(driver) => Err(BusError::KernelDriver { address, device, driver: driver.clone() }),
+            None => Err(BusError::NoDriver { address, device }),
+        }
     }
 
     /// Vendor and device in words, as far as the PCI ID database knows them.

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::str::FromStr;
+use std::time::Instant;
 
 use tracing::Level;
-use tracing_subscriber::fmt::time::uptime;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// The option `--log-level`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +51,17 @@ pub fn start_logging(level: LogLevel) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(level.0 > Level::INFO)
-        .with_timer(uptime())
+        .with_timer(SinceStart(Instant::now()))
         .try_init();
+}
+
+/// Seconds since then, in milliseconds' steps.
+struct SinceStart(Instant);
+
+impl FormatTime for SinceStart {
+    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
+        write!(line, "{:.3}", self.0.elapsed().as_secs_f64())
+    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub struct Options {
     pub block: Vec<PciAddress>,
 
     /// Look for no PCI devices at all
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["allow", "block"])]
     pub no_pci: bool,
 
     /// MiB of hugepage memory to reserve [default: what is needed]

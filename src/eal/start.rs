@@ -7,7 +7,7 @@ use super::lcore::{self, Lcore, LcoreThread};
 use super::options::Options;
 use crate::bus::vfio::Container;
 use crate::bus::{Device, SelectedFunction, scan};
-use crate::memory::{Memory, Size, preflight};
+use crate::memory::{Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
 
@@ -69,12 +69,25 @@ impl Plan {
         self.options.allow.iter().any(|entry| entry.place == here)
     }
 
+    /// Whether all devices are in VFIO's hands. [`Self::start`] asks this first; an application
+    /// may ask before it looks at anything else.
+    ///
+    /// # Errors
+    /// If one has another driver, or none, with the command that hands it over.
+    pub fn check_devices(&self) -> Result<(), EalError> {
+        for device in &self.devices {
+            device.function.check_bound_to_vfio()?;
+        }
+        Ok(())
+    }
+
     /// Reserves memory, `needed_bytes` at least, and opens VFIO if there are devices.
     ///
     /// # Errors
-    /// If there is too little memory, too little of it may be locked, or there is no VFIO. What
-    /// was taken until then is given back.
+    /// If a device isn't in VFIO's hands, there is too little memory, or there is no VFIO. What was
+    /// taken until then is given back.
     pub fn start(self, needed_bytes: u64) -> Result<Eal, EalError> {
+        self.check_devices()?;
         let cpus = self.lcores.iter().map(|lcore| lcore.cpu).collect();
         let config = self.options.memory_config(needed_bytes, cpus, self.root.clone());
         let memory = Memory::reserve(&config)?;
@@ -88,7 +101,8 @@ impl Plan {
         let container = if self.devices.is_empty() {
             None
         } else {
-            preflight::memlock_check(memory.len_bytes())?;
+            // How much of it may be locked is for the kernel to say, when the first device is opened:
+            // without an IOMMU nothing is, and a device that can't be had is the better reason.
             Some(Container::new(&self.root, Arc::clone(&memory))?)
         };
         if self.options.main_lcore.is_some()
@@ -174,5 +188,34 @@ mod tests {
         let allow = vec!["dead:be:1f.7".parse().unwrap()];
         let error = Plan::make(&Options { allow, ..Options::default() }).unwrap_err();
         assert!(error.to_string().starts_with("-a dead:be:1f.7: "), "{error}");
+    }
+
+    #[test]
+    fn a_device_in_the_kernels_hands_is_an_error_before_anything_is_taken() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = SysRoot::new(tree.path());
+        let write = |path: &str, text: &str| {
+            let path = root.path(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("/proc/self/status", "Cpus_allowed_list:\t0\n");
+        let device = "/sys/bus/pci/devices/0000:03:00.0";
+        write(&format!("{device}/vendor"), "0x1af4\n");
+        write(&format!("{device}/device"), "0x1041\n");
+        write(&format!("{device}/class"), "0x020000\n");
+        let options = Options { allow: vec!["03:00.0".parse().unwrap()], ..Options::default() };
+        let error = |root: &SysRoot| {
+            let plan = Plan::make_on(&options, root.clone()).unwrap();
+            assert!(plan.is_named(&plan.devices()[0]));
+            plan.start(0).unwrap_err().to_string()
+        };
+        let mend = "`scripts/devbind.sh -b vfio-pci 0000:03:00.0`";
+        let unbound = error(&root);
+        assert!(unbound.contains("no driver") && unbound.contains(mend), "{unbound}");
+        let link = root.path(format!("{device}/driver"));
+        std::os::unix::fs::symlink("../../drivers/virtio-pci", link).unwrap();
+        let bound = error(&root);
+        assert!(bound.contains("virtio-pci") && bound.contains(mend), "{bound}");
     }
 }

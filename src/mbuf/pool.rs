@@ -3,8 +3,8 @@
 
 use std::mem::{ManuallyDrop, MaybeUninit, size_of};
 use std::ptr::{NonNull, null_mut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::burst::Burst;
 use super::frame::Mbuf;
@@ -79,8 +79,8 @@ pub(super) struct Shared {
 
 /// A handle to a pool of mbufs; clones are handles to the same pool.
 ///
-/// If mbufs are still out when the last handle goes, the pool's memory stays for them (and an
-/// error is logged that says how many).
+/// If mbufs are still out when the last handle goes, an error is logged that says how many, and
+/// the pool's memory stays until they are back.
 #[derive(Debug, Clone)]
 pub struct MbufPool {
     shared: Arc<Handle>,
@@ -107,6 +107,7 @@ impl MbufPool {
         if data_room_bytes <= HEADROOM_BYTES {
             return Err(MbufPoolError::DataRoom { name: name.clone(), data_room_bytes });
         }
+        drop(sweep());
         // The headers point at `Shared`, which holds the objects: room first, contents after.
         let room: Box<MaybeUninit<Shared>> = Box::new_uninit();
         let shared = NonNull::from(Box::leak(room)).cast::<Shared>();
@@ -219,23 +220,52 @@ impl MbufPool {
     }
 }
 
+/// Pools whose last handle went while mbufs were out. They are looked through whenever a pool is
+/// made or let go, and freed once all of their mbufs are back.
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// A pool without a handle.
+struct Kept(NonNull<Shared>);
+
+// SAFETY: as for `Handle`.
+unsafe impl Send for Kept {}
+
+impl Kept {
+    /// Frees the pool if all of its mbufs are back; whether it did.
+    fn free(&mut self) -> bool {
+        // SAFETY: nobody allocates from it any more, so the number that are out can only fall, and
+        // `available` never overstates what has come back: with none out, nobody points to it.
+        unsafe {
+            let shared = self.0.as_mut();
+            if shared.objects.in_use() != 0 {
+                return false;
+            }
+            ManuallyDrop::drop(&mut shared.objects);
+            drop(Box::from_raw(self.0.as_ptr()));
+        }
+        true
+    }
+}
+
+/// Frees what can be freed of the kept pools.
+fn sweep() -> MutexGuard<'static, Vec<Kept>> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.retain_mut(|pool| !pool.free());
+    kept
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: this is the last handle: nobody allocates any more, so the number that are out
-        // can only fall, and `available` never overstates what has come back.
-        unsafe {
-            let shared = self.shared.as_mut();
-            if shared.objects.in_use() == 0 {
-                ManuallyDrop::drop(&mut shared.objects);
-                drop(Box::from_raw(self.shared.as_ptr()));
-            } else {
-                tracing::error!(
-                    "mbuf pool {:?}: {} of {} mbufs are still out; its memory is kept",
-                    shared.objects.name(),
-                    shared.objects.in_use(),
-                    shared.objects.count()
-                );
-            }
+        let mut pool = Kept(self.shared);
+        let mut kept = sweep();
+        // SAFETY: this was the last handle, and the pool is freed below at the earliest.
+        let objects = unsafe { &self.shared.as_ref().objects };
+        let (name, out, count) = (objects.name().to_owned(), objects.in_use(), objects.count());
+        if !pool.free() {
+            kept.push(pool);
+            tracing::error!(
+                "mbuf pool {name:?}: {out} of {count} mbufs are still out; its memory is kept"
+            );
         }
     }
 }

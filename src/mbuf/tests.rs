@@ -1,6 +1,7 @@
 //! Frames, bursts and lent frames against simple models, and the pool's account of them.
 //!
 //! Lcore ids 40 to 49 are this file's.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -558,4 +559,18 @@ fn pools_without_room_for_data_are_refused() {
     frame.prepend(HEADROOM).unwrap().fill(0x5a);
     assert_eq!(frame.len_bytes(), usize::from(u16::MAX));
     assert!(frame.append(1).is_err() && frame.prepend(1).is_err());
+}
+
+#[test]
+fn a_pool_that_was_kept_goes_once_its_mbufs_are_back() {
+    let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
+    let pool = MbufPool::new(&memory, &MbufPoolConfig::new("kept", 8)).unwrap();
+    let late = pool.alloc().unwrap();
+    drop(pool);
+    assert!(memory.lookup("kept").is_some());
+    drop(late);
+    let other = MbufPool::new(&memory, &MbufPoolConfig::new("other", 8)).unwrap();
+    assert!(memory.lookup("kept").is_none(), "making a pool looks through the kept ones");
+    drop(other);
+    assert!(memory.lookup("other").is_none());
 }

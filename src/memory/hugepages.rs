@@ -282,7 +282,7 @@ pub(super) mod tests {
     fn a_kernel_without_numa_is_read_from_the_global_counts() {
         let (_tree, root) = tree(&[(None, 2048, 64, 60)]);
         let found = Inventory::read(&root).unwrap();
-        assert_eq!(found.nodes, []);
+        assert!(found.nodes.is_empty());
         assert_eq!(found.pools.len(), 1);
         assert_eq!((found.pools[0].node, found.pools[0].free), (None, 60));
         assert!(root.exists(Inventory::count_file(None, M2)));

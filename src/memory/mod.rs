@@ -16,6 +16,7 @@ mod config;
 mod dump;
 mod error;
 mod freelist;
+pub mod heap;
 mod hugedir;
 pub mod hugepages;
 mod iova;

@@ -3,7 +3,7 @@
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
@@ -68,6 +68,9 @@ pub enum MempoolError {
         source: MemoryError,
     },
 }
+
+/// The memory of pools that went while objects were out.
+static KEPT: Mutex<Vec<Zone>> = Mutex::new(Vec::new());
 
 /// The address of an object of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +265,10 @@ impl Drop for Mempool {
         if self.in_use() == 0 {
             // SAFETY: dropped here and never touched again; no object is out.
             unsafe { ManuallyDrop::drop(&mut self.zone) };
+        } else {
+            // SAFETY: taken here and never touched again.
+            let zone = unsafe { ManuallyDrop::take(&mut self.zone) };
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(zone);
         }
     }
 }

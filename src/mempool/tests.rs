@@ -2,6 +2,7 @@
 //!
 //! A thread may become one lcore after the other by claiming and dropping their ids, so most
 //! tests play several lcores on one thread. Ids 60 to 79 are this file's.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![expect(unsafe_code, reason = "returns the objects it took")]
 
 use std::collections::HashSet;

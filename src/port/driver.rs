@@ -11,6 +11,9 @@ pub trait Driver: Sync {
     /// Its name: `virtio-net`.
     fn name(&self) -> &'static str;
 
+    /// The devices it drives, in words for people, with their ids.
+    fn devices(&self) -> &'static str;
+
     /// Whether it drives devices with these ids.
     fn supports(&self, ids: &PciIds) -> bool;
 

@@ -15,7 +15,8 @@ pub(crate) fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
 
 /// No driver here knows that device: an error that says which there are.
 pub(crate) fn unsupported(function: &PciFunction) -> Error {
-    let linked: Vec<&str> = DRIVERS.iter().map(|driver| driver.name()).collect();
+    let one = |driver: &&dyn Driver| format!("{} ({})", driver.name(), driver.devices());
+    let linked: Vec<String> = DRIVERS.iter().map(one).collect();
     Error::NoDriver {
         device: function.to_string(),
         ids: function.ids.to_string(),

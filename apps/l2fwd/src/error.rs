@@ -57,6 +57,36 @@ pub(crate) enum Error {
     /// Lcores, memory, devices.
     #[error(transparent)]
     Eal(#[from] EalError),
+    /// A port has fewer receive queues than `--rxq`.
+    #[error(
+        "port {port}: --rxq asks for {wanted} receive queues, and {device} has {most}; use --rxq \
+         {most}, or a device with more (in QEMU: queues=N for the netdev and mq=on)"
+    )]
+    RxQueues {
+        /// The port's number.
+        port: u16,
+        /// Its device.
+        device: String,
+        /// As `--rxq` says.
+        wanted: u16,
+        /// As many as it has.
+        most: u16,
+    },
+    /// A port has fewer transmit queues than lcores that send to it.
+    #[error(
+        "port {port}: {wanted} lcores send to it, each by a transmit queue of its own, and \
+         {device} has {most}; use fewer lcores with -l, or more queues for each with -q"
+    )]
+    TxQueues {
+        /// The port's number.
+        port: u16,
+        /// Its device.
+        device: String,
+        /// Lcores that send to it.
+        wanted: u16,
+        /// As many as it has.
+        most: u16,
+    },
     /// A port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -80,6 +110,20 @@ pub(crate) enum Error {
         port: u16,
         /// Its device.
         device: String,
+    },
+    /// A device that can't go on until it is reset.
+    #[error(
+        "port {port}: {device}: {what}. Forwarding has ended and the device was reset; start again \
+         to go on with it, and if this happens again, look into the device (for a virtual one: its \
+         hypervisor's log)"
+    )]
+    Fault {
+        /// The port's number.
+        port: u16,
+        /// Its device.
+        device: String,
+        /// What it did.
+        what: String,
     },
     /// An lcore ended by itself.
     #[error("lcore {lcore} ended before it was told to; this is a bug, please report it")]

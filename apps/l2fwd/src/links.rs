@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::console::Console;
-use crate::control::Wakeups;
+
 use crate::ports::{OpenPort, Ports};
+use crate::signals::Wakeups;
 use crate::table::Words;
 
 /// Between two looks while waiting.
@@ -14,7 +15,7 @@ const STEPS: u32 = 90;
 
 /// Waits until all links are up, or 9 s, or somebody stops the program; then says how each is.
 pub(crate) fn wait(ports: &mut Ports, console: &mut Console, wakeups: &Wakeups) {
-    console.progress("Waiting for links ");
+    console.progress("Waiting for links");
     for _ in 0..STEPS {
         for port in ports.values_mut() {
             look(port);
@@ -30,10 +31,11 @@ pub(crate) fn wait(ports: &mut Ports, console: &mut Console, wakeups: &Wakeups) 
     }
 }
 
-/// Looks at all links, and says which have changed.
+/// Looks at the links of ports that say theirs may have changed, or that can't say; and says
+/// which have.
 pub(crate) fn watch(ports: &mut Ports, console: &mut Console) {
     for port in ports.values_mut() {
-        if look(port) {
+        if port.port.link_changed() && look(port) {
             console.interrupted();
             tracing::info!("port {} ({}): link {}", port.number, port.info.device, said(port));
         }

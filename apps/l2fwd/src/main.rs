@@ -1,8 +1,8 @@
 //! l2fwd: forwards frames between pairs of ports, each receive queue polled by a core of its own.
 //!
 //! Reading order: `forward` is what all the rest is for; `lanes` says which lcore forwards what,
-//! `portmap` from which port to which; `setup` makes it all ready, `control` watches it, `stop`
-//! puts it all back.
+//! `portmap` from which port to which; `control` is a run from end to end: `setup` makes all ready,
+//! `running` watches it, `stop` puts it all back.
 #![forbid(unsafe_code)]
 
 mod console;
@@ -19,7 +19,9 @@ mod options;
 mod portmap;
 mod ports;
 mod queues;
+mod running;
 mod setup;
+mod signals;
 mod sizing;
 mod snapshot;
 mod stop;

@@ -137,12 +137,12 @@ fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments, String> {
+    pub(crate) fn parse(line: &str) -> Result<Arguments, String> {
         let words = std::iter::once("packetboat-l2fwd").chain(line.split(' '));
         let words = without_separator(words.filter(|word| !word.is_empty()).map(OsString::from));
         Arguments::try_parse_from(words).map_err(|error| error.to_string())

@@ -38,8 +38,8 @@ pub(crate) enum PortMapError {
     },
     /// No pairs to be made.
     #[error(
-        "odd number of ports in the portmask: ports {enabled} can't be paired two by two; enable \
-         an even number with -p, or say who forwards to whom with --portmap, as in \
+        "odd number of ports in the portmask (enabled: {enabled}), and ports are paired two by two: \
+         enable an even number with -p, add a device with -a, or name pairs with --portmap, as in \
          --portmap=\"(0,1)\""
     )]
     Odd {

@@ -7,6 +7,7 @@ use packetboat::mbuf::MbufPool;
 use packetboat::port::{Link, Port, PortConfig, PortError, PortInfo, Queues};
 use packetboat::telemetry::Counter;
 
+use crate::error::Error;
 use crate::sizing::USUAL_DESCRIPTORS;
 
 /// A port in use.
@@ -30,11 +31,18 @@ impl OpenPort {
     ///
     /// # Errors
     /// If the device can't do what is asked.
-    pub(crate) fn configure(
-        mut port: Box<dyn Port>,
-        wanted: PortConfig,
-    ) -> Result<Self, PortError> {
+    pub(crate) fn configure(mut port: Box<dyn Port>, wanted: PortConfig) -> Result<Self, Error> {
         let info = port.info();
+        let device = || info.device.clone();
+        let PortConfig { number, rx_queues, tx_queues, .. } = wanted;
+        if rx_queues > info.max_rx_queues {
+            let (port, wanted, most) = (number, rx_queues, info.max_rx_queues);
+            return Err(Error::RxQueues { port, device: device(), wanted, most });
+        }
+        if tx_queues > info.max_tx_queues {
+            let (port, wanted, most) = (number, tx_queues, info.max_tx_queues);
+            return Err(Error::TxQueues { port, device: device(), wanted, most });
+        }
         // A driver's default may be a server's; what was reckoned with is enough here.
         let usual = |asked: Option<u16>, limits: packetboat::port::DescriptorLimits| {
             let too_many = limits.default > USUAL_DESCRIPTORS && limits.allow(USUAL_DESCRIPTORS);
@@ -46,7 +54,6 @@ impl OpenPort {
             ..wanted
         };
         port.configure(&config)?;
-        let number = config.number;
         Ok(Self { number, port, info, config, link: None, queue_full: Vec::new() })
     }
 
@@ -90,3 +97,30 @@ impl OpenPort {
 
 /// Ports by number.
 pub(crate) type Ports = BTreeMap<u16, OpenPort>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fate, TestPort, Wire};
+
+    fn outcome(rx_queues: u16, tx_queues: u16) -> Result<OpenPort, String> {
+        let port = Box::new(TestPort::new(3, &Wire::new(4), &Fate::default()));
+        let (rx_descriptors, tx_descriptors) = (None, Some(32));
+        let wanted = PortConfig { number: 3, rx_queues, tx_queues, rx_descriptors, tx_descriptors };
+        OpenPort::configure(port, wanted).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn more_queues_than_the_device_has_are_refused_by_the_option_that_asks() {
+        let rx = outcome(4, 1).map(drop).unwrap_err();
+        assert!(rx.contains("--rxq asks for 4") && rx.contains("test3 has 1"), "{rx}");
+        let tx = outcome(1, 2).map(drop).unwrap_err();
+        assert!(tx.contains("2 lcores send to it") && tx.contains("-l"), "{tx}");
+    }
+
+    #[test]
+    fn descriptors_are_as_asked_for_or_as_the_driver_likes() {
+        let port = outcome(1, 1).unwrap();
+        assert_eq!((port.rx_descriptors(), port.tx_descriptors()), (64, 32));
+    }
+}

@@ -36,6 +36,7 @@ pub(crate) fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
     let options = &arguments.l2fwd;
     let plan = Plan::make(&arguments.eal)?;
     let devices = drivable(&plan)?;
+    plan.check_devices()?;
     let names: Vec<String> =
         devices.iter().map(|device| device.function.address.to_string()).collect();
     let routes = portmap::routes(&names, options.portmask, options.portmap.as_ref())?;

@@ -17,7 +17,8 @@ pub(crate) fn table(span: Span<'_>) -> String {
 fn write_table(out: &mut String, span: Span<'_>) -> fmt::Result {
     let uptime = span.to.uptime.as_secs();
     let (hours, minutes, seconds) = (uptime / 3600, uptime / 60 % 60, uptime % 60);
-    writeln!(out, "packetboat l2fwd, forwarding for {hours}:{minutes:02}:{seconds:02}")?;
+    let whole = if span.from.is_none() { "; rates over all that time" } else { "" };
+    writeln!(out, "packetboat l2fwd, forwarding for {hours}:{minutes:02}:{seconds:02}{whole}")?;
     writeln!(out)?;
     writeln!(
         out,
@@ -166,7 +167,7 @@ Lcore  CPU    Busy  Packets/burst  Forwards
     #[test]
     fn before_anything_happened_there_is_a_table_too() {
         let empty = Snapshot::default();
-        assert!(table(Span { from: None, to: &empty }).contains("forwarding for 0:00:00"));
+        assert!(table(Span { from: None, to: &empty }).contains("for 0:00:00; rates over all"));
     }
 
     #[test]

@@ -1,12 +1,18 @@
-//! Queues over real mbufs with no device behind them, for tests.
+//! Ports and queues over real mbufs with no device behind them, for tests.
 
 use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig};
 use packetboat::memory::{Memory, MemoryConfig};
-use packetboat::port::{RxQueue, TxQueue};
+use packetboat::net::MacAddress;
+use packetboat::port::{
+    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues, RxQueue,
+    TxQueue,
+};
 
 /// A pool of `count` mbufs in normal memory.
 pub(crate) fn pool(count: usize) -> MbufPool {
@@ -141,5 +147,143 @@ impl TxQueue for Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         self.wire.state().in_flight.clear();
+    }
+}
+
+/// What can happen to a port from outside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fate {
+    /// Its link is down.
+    pub(crate) unplugged: Arc<AtomicBool>,
+    /// The kernel wants it back.
+    pub(crate) removed: Arc<AtomicBool>,
+    /// What it did that it shouldn't.
+    pub(crate) faulty: Arc<AtomicBool>,
+    /// It won't start.
+    pub(crate) broken: Arc<AtomicBool>,
+    /// It can't be stopped.
+    pub(crate) stuck: Arc<AtomicBool>,
+    /// It runs.
+    pub(crate) started: Arc<AtomicBool>,
+}
+
+/// Sets a fate.
+pub(crate) fn set(fate: &AtomicBool, value: bool) {
+    fate.store(value, Ordering::SeqCst);
+}
+
+/// Reads a fate.
+pub(crate) fn is(fate: &AtomicBool) -> bool {
+    fate.load(Ordering::SeqCst)
+}
+
+/// A port on a wire.
+#[derive(Debug)]
+pub(crate) struct TestPort {
+    wire: Wire,
+    fate: Fate,
+    number: u16,
+}
+
+impl TestPort {
+    /// A port that is stopped.
+    pub(crate) fn new(number: u16, wire: &Wire, fate: &Fate) -> Self {
+        Self { wire: wire.clone(), fate: fate.clone(), number }
+    }
+
+    fn error(&self, what: &str) -> PortError {
+        PortError::Device { device: format!("test{}", self.number), what: what.to_owned() }
+    }
+}
+
+impl Port for TestPort {
+    fn info(&self) -> PortInfo {
+        let limits = DescriptorLimits { min: 1, max: 64, default: 64, power_of_two: true };
+        PortInfo {
+            device: format!("test{}", self.number),
+            driver: "test",
+            mac: MacAddress([2, 0, 0, 0, 9, self.number as u8]),
+            node: None,
+            max_rx_queues: 1,
+            max_tx_queues: 1,
+            rx_descriptors: limits,
+            tx_descriptors: limits,
+            max_frame_bytes: 1514,
+        }
+    }
+
+    fn configure(&mut self, _: &PortConfig) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    fn start(&mut self, pools: &[MbufPool]) -> Result<Queues, PortError> {
+        if is(&self.fate.broken) {
+            return Err(self.error("won't start"));
+        }
+        set(&self.fate.started, true);
+        Ok(Queues { rx: vec![self.wire.rx(&pools[0])], tx: vec![self.wire.tx()] })
+    }
+
+    fn stop(&mut self, queues: Queues) -> Result<(), PortError> {
+        set(&self.fate.started, false);
+        if is(&self.fate.stuck) {
+            // As a driver does whose device goes on with what it was lent.
+            std::mem::forget(queues);
+            return Err(self.error("can't be reset"));
+        }
+        Ok(())
+    }
+
+    fn link(&mut self) -> Result<Link, PortError> {
+        Ok(Link { up: !is(&self.fate.unplugged), speed_mbps: None, full_duplex: None })
+    }
+
+    fn set_promiscuous(&mut self, on: bool) -> Result<(), PortError> {
+        if on {
+            return Err(self.error("can't be promiscuous"));
+        }
+        Ok(())
+    }
+
+    fn set_all_multicast(&mut self, _: bool) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    fn stats(&self) -> PortStats {
+        PortStats::default()
+    }
+
+    fn fault(&self) -> Option<String> {
+        is(&self.fate.faulty).then(|| "it claims what can't be".to_owned())
+    }
+
+    fn removed(&self) -> bool {
+        is(&self.fate.removed)
+    }
+}
+
+/// What a console writes to, to be read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Paper {
+    /// For the console.
+    pub(crate) fn writer(&self) -> Box<dyn Write> {
+        Box::new(self.clone())
+    }
+
+    /// What was written since the last time.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

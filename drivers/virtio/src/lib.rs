@@ -43,6 +43,10 @@ impl Driver for VirtioNet {
         "virtio-net"
     }
 
+    fn devices(&self) -> &'static str {
+        "virtio network devices, 1af4:1041 and 1af4:1000"
+    }
+
     fn supports(&self, ids: &PciIds) -> bool {
         ids.vendor == VENDOR && matches!(ids.device, DEVICE_MODERN | DEVICE_TRANSITIONAL)
     }

@@ -84,11 +84,10 @@ impl VirtioPort {
                 ),
             });
         }
-        let control_queues = u16::from(features.has(Features::CTRL_VQ));
-        let max_queue_pairs = config
-            .max_queue_pairs
-            .min(transport.queue_count().saturating_sub(control_queues) / 2)
-            .max(1);
+        // Not num_queues of the common configuration: QEMU makes the queues of the other pairs
+        // when MQ is negotiated, and counts one pair until then. A pair that isn't there after all
+        // shows when it's enabled, by a size of 0.
+        let max_queue_pairs = config.max_queue_pairs;
         tracing::debug!(
             "{}: features {features:?}, {max_queue_pairs} queue pairs, {config:?}",
             transport.name()

@@ -4,7 +4,7 @@ MACHINE=main
 
 scenario() {
     bind_nics 0 1
-    l2fwd_start -l "$LCORES" $(allow 0 1) -m 64 -- -p 0x3 -q 1 -T 1
+    l2fwd_start -l "$LCORES" $(allow 0 1) -- -p 0x3 -q 1 -T 1
     l2fwd_ready 0 1 || return
     check_loop two-ports 2 --frames 20000 --window 64
     l2fwd_stop two-ports

@@ -77,16 +77,7 @@ impl Container {
         let address = function.address;
         // Since it was listed it may have been bound to another driver.
         let function = pci::function(&self.root, address).unwrap_or_else(|| function.clone());
-        match &function.driver {
-            Some(_) if function.is_bound_to_vfio() => {}
-            Some(driver) => {
-                let (device, driver) = (function.to_string(), driver.clone());
-                return Err(BusError::KernelDriver { address, device, driver });
-            }
-            None => {
-                return Err(BusError::NoDriver { address, device: function.to_string() });
-            }
-        }
+        function.check_bound_to_vfio()?;
         let number = function.iommu_group.ok_or(BusError::NoGroup { address })?;
         let file = self.open_file(number, address)?;
         VfioDevice::new(Arc::new(file), function)

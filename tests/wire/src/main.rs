@@ -4,6 +4,7 @@
 
 mod check;
 mod closed_loop;
+mod first_frame;
 mod frame;
 mod guest;
 mod qmp;
@@ -14,6 +15,7 @@ mod tcp;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,6 +39,16 @@ struct Cli {
 enum Command {
     /// Send frames into the ports of a guest and judge each one that comes out
     ClosedLoop(ClosedLoop),
+    /// Send a frame each few milliseconds until one comes back; prints when that was, in seconds
+    /// since 1970
+    FirstFrame {
+        /// Where frames go in, and where they come out: socket of the netdev and MAC of the NIC
+        #[arg(long = "port", required = true, value_name = "SOCKET,MAC", value_parser = parse_port)]
+        ports: Vec<(PathBuf, Mac)>,
+        /// Give up after this long, in seconds
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        timeout_s: u64,
+    },
     /// Compare the counters of l2fwd with what closed loops saw outside
     Compare {
         /// JSON file that l2fwd wrote (--stats-json)
@@ -166,6 +178,16 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         Command::ClosedLoop(options) => closed_loop(options),
+        Command::FirstFrame { ports, timeout_s } => {
+            let [(into, mac), (out, _)] = ports.as_slice() else {
+                let found = ports.len();
+                return Err(format!("wanted --port twice, found {found} of them").into());
+            };
+            let (into, out) = (connect(0, into)?, connect(1, out)?);
+            let at = first_frame::first_frame(into, out, *mac, Duration::from_secs(timeout_s))?;
+            println!("{:.6}", at.duration_since(UNIX_EPOCH)?.as_secs_f64());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Compare { stats, seen } => {
             let seen: Vec<_> = seen.iter().map(|path| read_json(path)).collect::<Result<_, _>>()?;
             let differences = report::compare(&seen, &read_json(&stats)?);
@@ -247,13 +269,7 @@ fn closed_loop(options: ClosedLoop) -> Result<ExitCode, Box<dyn std::error::Erro
         .ports
         .iter()
         .enumerate()
-        .map(|(port, (path, _))| {
-            stream::connect(path, Duration::from_secs(5)).map_err(|source| WireError::Connect {
-                port,
-                path: path.clone(),
-                source,
-            })
-        })
+        .map(|(port, (path, _))| connect(port, path))
         .collect::<Result<_, _>>()?;
     let mut report = closed_loop::run(&plan, sockets)?;
     if let Some(path) = &options.json {
@@ -266,6 +282,14 @@ fn closed_loop(options: ClosedLoop) -> Result<ExitCode, Box<dyn std::error::Erro
     }
     println!("{report}");
     Ok(exit_code(report.deviations() == 0))
+}
+
+fn connect(port: usize, path: &Path) -> Result<UnixStream, WireError> {
+    stream::connect(path, Duration::from_secs(5)).map_err(|source| WireError::Connect {
+        port,
+        path: path.into(),
+        source,
+    })
 }
 
 fn exit_code(good: bool) -> ExitCode {

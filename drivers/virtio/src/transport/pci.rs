@@ -22,6 +22,9 @@ const DEVICE_CONFIG: u8 = 4;
 const NO_VECTOR: u16 = 0xffff;
 /// A reset that takes longer than this has failed.
 const RESET_LIMIT: Duration = Duration::from_secs(2);
+/// A device may say 0x8000 (5.1.4.1), with the control queue behind them all; one pair less, so
+/// that its number fits into 16 bits.
+const MAX_QUEUE_PAIRS: u16 = 0x7fff;
 /// How often a configuration that keeps changing is read again (2.5.3).
 const CONFIG_TRIES: usize = 100;
 
@@ -33,7 +36,6 @@ struct Common {
     driver_feature_select: Register<u32>,
     driver_feature: Register<u32>,
     config_msix_vector: Register<u16>,
-    num_queues: Register<u16>,
     device_status: Register<u8>,
     config_generation: Register<u8>,
     queue_select: Register<u16>,
@@ -55,7 +57,6 @@ impl Common {
             driver_feature_select: region.register(8)?,
             driver_feature: region.register(12)?,
             config_msix_vector: region.register(16)?,
-            num_queues: region.register(18)?,
             device_status: region.register(20)?,
             config_generation: region.register(21)?,
             queue_select: region.register(22)?,
@@ -241,10 +242,6 @@ impl PciTransport {
         Ok(())
     }
 
-    pub(crate) fn queue_count(&self) -> u16 {
-        self.common.num_queues.read()
-    }
-
     /// The most entries that queue `index` can have; 0: there is no such queue.
     pub(crate) fn queue_size_max(&self, index: u16) -> u16 {
         self.common.queue_select.write(index);
@@ -334,7 +331,7 @@ impl PciTransport {
         Ok(NetConfig {
             mac,
             link_up: when(Features::STATUS, 6)?.map(|status| status & 1 != 0),
-            max_queue_pairs: when(Features::MQ, 8)?.unwrap_or(1).max(1),
+            max_queue_pairs: when(Features::MQ, 8)?.unwrap_or(1).clamp(1, MAX_QUEUE_PAIRS),
             mtu: when(Features::MTU, 10)?,
         })
     }

@@ -1,6 +1,6 @@
 //! A device that lies: each lie is counted, nothing else happens, and every mbuf comes back.
 
-use packetboat::mbuf::{Burst, HEADROOM_BYTES, MAX_SEGMENTS, MbufPoolConfig};
+use packetboat::mbuf::{Burst, HEADROOM_BYTES, MAX_SEGMENTS, Mbuf, MbufPoolConfig};
 use packetboat::port::QueueStats;
 use proptest::prelude::*;
 
@@ -414,7 +414,7 @@ proptest! {
                     rig.queues.rx[0].receive(&mut burst);
                     let after = rig.rx_stats();
                     prop_assert_eq!(after.packets - before.packets, burst.len() as u64);
-                    let bytes: usize = burst.as_slice().iter().map(|mbuf| mbuf.len_bytes()).sum();
+                    let bytes: usize = burst.as_slice().iter().map(Mbuf::len_bytes).sum();
                     prop_assert_eq!(after.bytes - before.bytes, bytes as u64);
                     for mbuf in burst.as_slice() {
                         let most = mbuf.segment_count() * BUFFER_BYTES as usize - 12;

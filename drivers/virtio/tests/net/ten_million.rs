@@ -73,7 +73,7 @@ struct Stream {
 impl Stream {
     fn len_of(number: u64) -> usize {
         // 60 to 1514, mostly short.
-        if number % 16 == 0 { 60 + (number / 16 % 1455) as usize } else { 60 }
+        if number.is_multiple_of(16) { 60 + (number / 16 % 1455) as usize } else { 60 }
     }
 
     /// Makes the next frame ready in the buffer.

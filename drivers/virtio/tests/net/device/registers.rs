@@ -218,7 +218,8 @@ impl Bar {
     fn notify(&self, offset: u64, width: Width, value: u64) {
         self.0.kicks.fetch_add(1, Ordering::Relaxed);
         let index = (offset / NOTIFY_MULTIPLIER) as usize;
-        if offset % NOTIFY_MULTIPLIER != 0 || width != Width::U16 || value != index as u64 {
+        if !offset.is_multiple_of(NOTIFY_MULTIPLIER) || width != Width::U16 || value != index as u64
+        {
             self.0
                 .state()
                 .violated(format!("doorbell {offset:#x} rung with {value:#x}, {width:?}"));

@@ -1,0 +1,27 @@
+# shellcheck shell=bash disable=SC2034,SC2046
+# The link of one port goes down and comes up again while l2fwd runs: it says so, and goes on.
+MACHINE=main
+
+scenario() {
+    local round
+    bind_nics 0 1
+    l2fwd_start -l "$LCORES" $(allow 0 1) -- -p 0x3 -q 1 -T 1
+    l2fwd_ready 0 1 || return
+    check_loop before 2 --frames 1000
+    for round in 1 2 3; do
+        qmp set_link name=nic0 up=false >/dev/null
+        check "link-flap $round: l2fwd reports the link down" wait_for_text "$round" 'port 0 .*link down'
+        qmp set_link name=nic0 up=true >/dev/null
+        check "link-flap $round: l2fwd reports the link up" wait_for_text "$round" 'port 0 .*link up'
+        check_loop "after-$round" 2 --frames 1000
+    done
+    l2fwd_stop link-flap
+    check_counters link-flap before after-1 after-2 after-3
+}
+
+# wait_for_text COUNT PATTERN: wait up to 15 s until l2fwd has said it that often.
+wait_for_text() {
+    guest "n=0; while [ \$(cat /tmp/l2fwd.out /tmp/l2fwd.err | grep -ciE '$2') -lt $1 ]; do
+            usleep 100000; n=\$((n + 1)); [ \$n -lt 150 ] || { tail -n 5 /tmp/l2fwd.out /tmp/l2fwd.err; exit 1; }
+        done"
+}

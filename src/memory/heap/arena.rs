@@ -1,0 +1,487 @@
+//! The part of a heap on one node: its extents, their blocks and their counts, under one lock.
+#![expect(unsafe_code, reason = "addresses of blocks are computed; guarded ones are painted")]
+
+use super::config::Request;
+use super::guard::{self, FREED, RED};
+use super::lock::Lock;
+use super::source::Extent;
+use super::stats::TagCounts;
+use super::table::{GRANULE_BYTES, Place, Used};
+use super::tag::{MAX_TAGS, Tag};
+use super::tlsf::{Fault, Tlsf};
+use crate::memory::Iova;
+use std::ptr::NonNull;
+
+/// One node's part of a heap.
+#[derive(Debug)]
+pub(super) struct Arena {
+    /// `None`: its memory may be anywhere.
+    pub(super) node: Option<u32>,
+    pub(super) state: Lock<State>,
+}
+
+/// An allocation, in numbers. Not an owner: see [`Block`](super::Block).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) address: NonNull<u8>,
+    pub(super) len_bytes: usize,
+    pub(super) iova: Iova,
+    pub(super) heap: u32,
+    pub(super) arena: u16,
+    pub(super) slot: u16,
+    pub(super) tag: Tag,
+}
+
+// SAFETY: an address and numbers. Nothing here goes through the address; whoever does answers for
+// it.
+unsafe impl Send for Part {}
+// SAFETY: as above.
+unsafe impl Sync for Part {}
+
+/// A request in the arena's units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) len_bytes: usize,
+    pub(super) align_granules: u32,
+    pub(super) used: Used,
+}
+
+impl Ask {
+    /// `request` must have been checked: its length is at most `u32::MAX` granules less a few.
+    #[inline]
+    pub(super) fn new(request: &Request, guarded: bool) -> Self {
+        let fence = if guarded { GRANULE_BYTES } else { 0 };
+        let granules = (request.len_bytes + fence).div_ceil(GRANULE_BYTES);
+        // Below 2 granules, so it fits.
+        let slack_bytes = (granules * GRANULE_BYTES - request.len_bytes) as u8;
+        Self {
+            len_bytes: request.len_bytes,
+            align_granules: (request.align / GRANULE_BYTES).max(1) as u32,
+            used: Used { granules: granules as u32, tag: request.tag, slack_bytes },
+        }
+    }
+}
+
+/// Why something can't be done with a block.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// In none of the extents.
+    Outside,
+    /// In a block in use, `offset` bytes from its start; or in a free one (`None`).
+    Inside { offset: usize, block: Option<(usize, Tag)> },
+    /// Free; what it was before, if known.
+    Freed(Option<(usize, Tag)>),
+    /// The red zone changed; offset of the first byte from the block's start.
+    Overrun { offset: usize },
+    /// There is no room to grow in place.
+    NoRoom,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) tlsf: Tlsf,
+    /// By slot.
+    extents: Vec<Option<Held>>,
+    /// First address, first address beyond, and slot of each extent; ascending.
+    ranges: Vec<(usize, usize, u16)>,
+    /// The one wholly free extent that isn't given back at once, so that a single allocation that
+    /// comes and goes doesn't take and give pages each time.
+    kept: Option<u16>,
+    guarded: bool,
+    pub(super) counts: Counts,
+    pub(super) tags: Vec<TagCounts>,
+}
+
+/// What has happened in an arena so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) allocated: u64,
+    pub(super) freed: u64,
+    pub(super) live_bytes: u64,
+    pub(super) total_bytes: u64,
+    pub(super) grown: u64,
+    pub(super) given_back: u64,
+    pub(super) damaged: u64,
+}
+
+/// An extent in use. Its addresses stand here for speed.
+#[derive(Debug)]
+pub(super) struct Held {
+    base: NonNull<u8>,
+    iova: Iova,
+    extent: Box<dyn Extent>,
+}
+
+// SAFETY: the address is that of the extent, which is Send and stays where it is while this lives;
+// it is only used by the arena's current holder.
+unsafe impl Send for Held {}
+
+impl Held {
+    pub(super) fn len_bytes(&self) -> usize {
+        self.extent.len_bytes()
+    }
+
+    pub(super) fn va(&self) -> usize {
+        self.base.addr().get()
+    }
+
+    pub(super) fn iova(&self) -> Iova {
+        self.iova
+    }
+
+    /// Address of a granule of this extent.
+    #[inline]
+    fn address(&self, granule: u32) -> NonNull<u8> {
+        // SAFETY: places come from the extent's table, which has an entry for each whole granule
+        // of it and no more, so the result stays within the extent.
+        unsafe { self.base.add(granule as usize * GRANULE_BYTES) }
+    }
+}
+
+impl State {
+    pub(super) fn new(guarded: bool) -> Self {
+        Self {
+            tlsf: Tlsf::new(guarded),
+            extents: Vec::new(),
+            ranges: Vec::new(),
+            kept: None,
+            guarded,
+            counts: Counts::default(),
+            tags: vec![TagCounts::default(); MAX_TAGS],
+        }
+    }
+
+    /// Takes a block, if there is room. `heap` and `arena` are noted in it.
+    #[inline]
+    pub(super) fn take(&mut self, ask: &Ask, heap: u32, arena: u16) -> Option<Part> {
+        let taken = self.tlsf.take(ask.align_granules, ask.used)?;
+        if taken.first_in_extent && self.kept == Some(taken.place.slot) {
+            self.kept = None;
+        }
+        Some(self.hand_out(taken.place, ask, heap, arena))
+    }
+
+    /// Takes over an extent and a first block from it. Gives the extent back if it can't.
+    pub(super) fn grow(
+        &mut self,
+        extent: Box<dyn Extent>,
+        ask: &Ask,
+        heap: u32,
+        arena: u16,
+    ) -> Result<Part, Box<dyn Extent>> {
+        let (base, len_bytes) = (extent.as_ptr(), extent.len_bytes());
+        let granules = len_bytes / GRANULE_BYTES;
+        let Ok(granules) = u32::try_from(granules) else { return Err(extent) };
+        let va = base.addr().get();
+        let Some(slot) = self.tlsf.add(va, granules) else { return Err(extent) };
+        let Some(taken) = self.tlsf.take_first(slot, ask.align_granules, ask.used) else {
+            self.tlsf.remove(slot);
+            return Err(extent);
+        };
+        if self.guarded {
+            // SAFETY: the extent is this heap's alone (contract of `Extent`), and no block of it
+            // has been handed out.
+            unsafe { guard::paint(base, len_bytes, FREED) };
+        }
+        let held = Held { base, iova: extent.iova(), extent };
+        let index = usize::from(slot);
+        if self.extents.len() <= index {
+            self.extents.resize_with(index + 1, || None);
+        }
+        self.extents[index] = Some(held);
+        let range = (va, va + granules as usize * GRANULE_BYTES, slot);
+        self.ranges.insert(self.ranges.partition_point(|known| *known < range), range);
+        self.counts.grown += 1;
+        self.counts.total_bytes += len_bytes as u64;
+        Ok(self.hand_out(taken.place, ask, heap, arena))
+    }
+
+    #[inline]
+    fn hand_out(&mut self, place: Place, ask: &Ask, heap: u32, arena: u16) -> Part {
+        let held = self.held(place.slot);
+        let address = held.address(place.granule);
+        let iova = held.iova.offset(u64::from(place.granule) * GRANULE_BYTES as u64);
+        let tag = ask.used.tag;
+        self.counts.allocated += 1;
+        self.counts.live_bytes += ask.len_bytes as u64;
+        let counts = &mut self.tags[usize::from(tag.index())];
+        counts.allocated += 1;
+        counts.live_blocks += 1;
+        counts.live_bytes += ask.len_bytes as u64;
+        if self.guarded {
+            self.fence_new(address, place, ask);
+        }
+        Part { address, len_bytes: ask.len_bytes, iova, heap, arena, slot: place.slot, tag }
+    }
+
+    /// Looks whether anybody wrote into the new block while it was free, and paints its red zone.
+    #[cold]
+    fn fence_new(&mut self, address: NonNull<u8>, place: Place, ask: &Ask) {
+        let whole_bytes = ask.used.granules as usize * GRANULE_BYTES;
+        // SAFETY: the block was free until now, and hasn't been handed out yet.
+        let changed = unsafe { guard::first_change(address, whole_bytes, FREED) };
+        if let Some(offset) = changed {
+            self.counts.damaged += 1;
+            let before = self.tlsf.table(place.slot).remembered(place.granule);
+            let before = before.map_or_else(
+                || "nothing known".to_owned(),
+                |(len, tag)| format!("a block of {len} bytes ({tag})"),
+            );
+            let address = address.addr().get() + offset;
+            tracing::error!("heap: free memory at {address:#x} was written to; before: {before}");
+        }
+        // SAFETY: as above; the slack is the end of the block.
+        unsafe { self.paint_slack(address, ask.used) };
+    }
+
+    /// # Safety
+    /// `address` is that of the block `used`, whose slack no one but the heap touches.
+    unsafe fn paint_slack(&self, address: NonNull<u8>, used: Used) {
+        // SAFETY: the slack is the last bytes of the block.
+        unsafe {
+            guard::paint(address.add(used.len_bytes()), usize::from(used.slack_bytes), RED);
+        }
+    }
+
+    /// Where a block is and what the table knows of it, if it is one.
+    #[inline]
+    fn find(&self, part: &Part) -> Result<(Place, Used), Refusal> {
+        let held = self.extents.get(usize::from(part.slot)).and_then(Option::as_ref);
+        let address = part.address.addr().get();
+        let used = held.and_then(|held| {
+            let offset = address.wrapping_sub(held.va());
+            let granule = u32::try_from(offset / GRANULE_BYTES).ok()?;
+            let place = Place { slot: part.slot, granule };
+            Some((place, self.tlsf.used(place)?))
+        });
+        match used {
+            Some((place, used)) if used.len_bytes() == part.len_bytes => Ok((place, used)),
+            _ => Err(match self.look_up(address) {
+                Ok(_) => Refusal::Freed(None),
+                Err(refusal) => refusal,
+            }),
+        }
+    }
+
+    /// Takes a block back. What comes out is an extent that isn't needed any more; it is for the
+    /// caller to drop when the lock is released.
+    #[inline]
+    pub(super) fn give(&mut self, part: &Part) -> Result<Option<Held>, Refusal> {
+        let (place, used) = self.find(part)?;
+        if self.guarded {
+            self.unfence(part, used)?;
+        }
+        self.counts.freed += 1;
+        self.counts.live_bytes -= part.len_bytes as u64;
+        let counts = &mut self.tags[usize::from(used.tag.index())];
+        counts.live_blocks -= 1;
+        counts.live_bytes -= part.len_bytes as u64;
+        let emptied = self.tlsf.give(place, used);
+        Ok(if emptied { self.emptied(place.slot) } else { None })
+    }
+
+    /// Looks at the red zone and poisons the block.
+    #[cold]
+    fn unfence(&mut self, part: &Part, used: Used) -> Result<(), Refusal> {
+        self.intact(part.address, used)?;
+        let whole_bytes = used.granules as usize * GRANULE_BYTES;
+        // SAFETY: the block is being given back: its owner doesn't use it any more.
+        unsafe { guard::paint(part.address, whole_bytes, FREED) };
+        Ok(())
+    }
+
+    /// Whether the red zone of a block is as it was painted.
+    fn intact(&self, address: NonNull<u8>, used: Used) -> Result<(), Refusal> {
+        let (len_bytes, slack) = (used.len_bytes(), usize::from(used.slack_bytes));
+        // SAFETY: the slack is part of the block, and the heap's alone.
+        let changed = unsafe { guard::first_change(address.add(len_bytes), slack, RED) };
+        changed.map_or(Ok(()), |at| Err(Refusal::Overrun { offset: len_bytes + at }))
+    }
+
+    /// An extent has become wholly free: it, or the one that was kept until now, goes.
+    #[cold]
+    fn emptied(&mut self, slot: u16) -> Option<Held> {
+        let Some(kept) = self.kept else {
+            self.kept = Some(slot);
+            return None;
+        };
+        let (longer, shorter) = match self.held(kept).len_bytes() >= self.held(slot).len_bytes() {
+            true => (kept, slot),
+            false => (slot, kept),
+        };
+        self.kept = Some(longer);
+        self.detach(shorter)
+    }
+
+    /// Gives up the wholly free extent that was kept, if there is one.
+    pub(super) fn trim(&mut self) -> Option<Held> {
+        let kept = self.kept.take()?;
+        self.detach(kept)
+    }
+
+    fn detach(&mut self, slot: u16) -> Option<Held> {
+        if !self.tlsf.remove(slot) {
+            return None;
+        }
+        self.ranges.retain(|range| range.2 != slot);
+        let held = self.extents[usize::from(slot)].take()?;
+        self.counts.given_back += 1;
+        self.counts.total_bytes -= held.len_bytes() as u64;
+        Some(held)
+    }
+
+    /// Makes a block longer or shorter where it is.
+    pub(super) fn resize(&mut self, part: &mut Part, ask: &Ask) -> Result<(), Refusal> {
+        let (place, used) = self.find(part)?;
+        if self.guarded {
+            self.intact(part.address, used)?;
+        }
+        let granule = part.address.addr().get() / GRANULE_BYTES;
+        let fits = granule.is_multiple_of(ask.align_granules as usize);
+        let (granules, slack) = (ask.used.granules, ask.used.slack_bytes);
+        if !fits || !self.tlsf.resize(place, used, granules, slack) {
+            return Err(Refusal::NoRoom);
+        }
+        let counts = &mut self.tags[usize::from(used.tag.index())];
+        for live_bytes in [&mut counts.live_bytes, &mut self.counts.live_bytes] {
+            *live_bytes = *live_bytes - part.len_bytes as u64 + ask.len_bytes as u64;
+        }
+        part.len_bytes = ask.len_bytes;
+        if self.guarded {
+            let now = Used { granules, slack_bytes: slack, ..used };
+            let cut_bytes = used.granules.saturating_sub(granules) as usize * GRANULE_BYTES;
+            // SAFETY: the block's slack, and behind it what was the block's end and is free now:
+            // both are within the extent and the heap's alone.
+            unsafe {
+                self.paint_slack(part.address, now);
+                let end = part.address.add(granules as usize * GRANULE_BYTES);
+                guard::paint(end, cut_bytes, FREED);
+            }
+        }
+        Ok(())
+    }
+
+    /// The block in use that starts at `address`: where, what, and its two addresses.
+    pub(super) fn look_up(&self, address: usize) -> Result<(Place, Used, NonNull<u8>), Refusal> {
+        let (place, held) = self.locate(address).ok_or(Refusal::Outside)?;
+        let table = self.tlsf.table(place.slot);
+        let offset = (address - held.va()) % GRANULE_BYTES;
+        if let Some(used) = table.used(place.granule).filter(|_| offset == 0) {
+            return Ok((place, used, held.address(place.granule)));
+        }
+        let start = table.start_of(place.granule).unwrap_or(0);
+        let offset = offset + (place.granule - start) as usize * GRANULE_BYTES;
+        let block = table.used(start).map(|used| (used.len_bytes(), used.tag));
+        let freed = table.remembered(place.granule);
+        if block.is_none() && (offset == 0 || freed.is_some()) {
+            return Err(Refusal::Freed(freed));
+        }
+        Err(Refusal::Inside { offset, block })
+    }
+
+    /// The granule that has `address`.
+    fn locate(&self, address: usize) -> Option<(Place, &Held)> {
+        let after = self.ranges.partition_point(|range| range.0 <= address);
+        let (start, end, slot) = *self.ranges.get(after.checked_sub(1)?)?;
+        let granule = ((address - start) / GRANULE_BYTES) as u32;
+        (address < end).then(|| (Place { slot, granule }, self.held(slot)))
+    }
+
+    /// The device's address of `address`, if it is in an extent.
+    pub(super) fn iova_of(&self, address: usize) -> Option<Iova> {
+        let (_, held) = self.locate(address)?;
+        Some(held.iova.offset((address - held.va()) as u64))
+    }
+
+    /// The extents, by slot.
+    pub(super) fn extents(&self) -> impl Iterator<Item = (u16, &Held)> {
+        let extents = self.extents.iter().enumerate();
+        extents.filter_map(|(slot, held)| Some((slot as u16, held.as_ref()?)))
+    }
+
+    #[inline]
+    fn held(&self, slot: u16) -> &Held {
+        match &self.extents[usize::from(slot)] {
+            Some(held) => held,
+            None => unreachable!("a place in an extent that was given back"),
+        }
+    }
+
+    /// Walks everything; see [`Heap::check`](super::Heap::check).
+    pub(super) fn check(&self) -> Result<Checked, Damage> {
+        let fault = |Fault { place, what }| {
+            let held = self.extents.get(usize::from(place.slot)).and_then(Option::as_ref);
+            let offset = place.granule as usize * GRANULE_BYTES;
+            Damage::Fault { address: held.map_or(0, |held| held.va() + offset), what }
+        };
+        self.tlsf.check().map_err(fault)?;
+        let mut seen = Checked::default();
+        for (slot, held) in self.extents() {
+            seen.extents += 1;
+            if self.tlsf.wholly_free(slot).is_some() && self.kept != Some(slot) {
+                let what = "a wholly free extent that was neither kept nor given back";
+                return Err(Damage::Fault { address: held.va(), what });
+            }
+            for (place, granules, used) in self.tlsf.blocks(slot) {
+                let address = held.address(place.granule);
+                match used {
+                    Some(used) => {
+                        seen.used_blocks += 1;
+                        seen.live_bytes += used.len_bytes() as u64;
+                        if let Err(Refusal::Overrun { offset }) = self.guarded_intact(address, used)
+                        {
+                            return Err(Damage::Overrun {
+                                address: address.addr().get(),
+                                used,
+                                offset,
+                            });
+                        }
+                    }
+                    None => {
+                        seen.free_blocks += 1;
+                        self.check_poison(address, granules, place)?;
+                    }
+                }
+            }
+        }
+        let totals = (self.counts.allocated - self.counts.freed, self.counts.live_bytes);
+        if totals != (seen.used_blocks, seen.live_bytes) {
+            return Err(Damage::Fault { address: 0, what: "the counts of live blocks are wrong" });
+        }
+        Ok(seen)
+    }
+
+    fn guarded_intact(&self, address: NonNull<u8>, used: Used) -> Result<(), Refusal> {
+        if self.guarded { self.intact(address, used) } else { Ok(()) }
+    }
+
+    fn check_poison(&self, start: NonNull<u8>, granules: u32, place: Place) -> Result<(), Damage> {
+        if !self.guarded {
+            return Ok(());
+        }
+        // SAFETY: the block is free: the heap's alone, under the lock.
+        let changed =
+            unsafe { guard::first_change(start, granules as usize * GRANULE_BYTES, FREED) };
+        let Some(offset) = changed else { return Ok(()) };
+        let block = self.tlsf.table(place.slot).remembered(place.granule);
+        Err(Damage::WrittenAfterFree { address: start.addr().get() + offset, block })
+    }
+}
+
+/// What `check` went over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub(super) extents: u64,
+    pub(super) used_blocks: u64,
+    pub(super) free_blocks: u64,
+    pub(super) live_bytes: u64,
+}
+
+/// What `check` found.
+#[derive(Debug)]
+pub(super) enum Damage {
+    Fault { address: usize, what: &'static str },
+    Overrun { address: usize, used: Used, offset: usize },
+    WrittenAfterFree { address: usize, block: Option<(usize, Tag)> },
+}

@@ -1,0 +1,421 @@
+//! The heap: arenas by node, and what crosses them.
+#![expect(unsafe_code, reason = "zeroes and copies blocks by address")]
+
+use super::arena::{Arena, Ask, Held, Part, Refusal, State};
+use super::block::Block;
+use super::class::SIZE_END;
+use super::config::{HeapConfig, Request};
+use super::error::{Exhausted, HeapError};
+use super::lock::Lock;
+use super::source::{ExtentSource, Zones};
+use super::table::GRANULE_BYTES;
+use crate::memory::{Iova, Memory, MemoryError, Size};
+use crossbeam_utils::CachePadded;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Allocations of any size from memory that devices may reach. See the [module](super).
+///
+/// All methods may be called from any thread. A block may be freed by another thread than the one
+/// that allocated it.
+#[derive(Debug)]
+pub struct Heap {
+    pub(super) config: HeapConfig,
+    /// Tells this heap's blocks from those of others.
+    id: u32,
+    pub(super) source: Box<dyn ExtentSource>,
+    pub(super) arenas: Vec<CachePadded<Arena>>,
+    /// Bytes of all extents, those that are just being taken included: never above the limit.
+    taken_bytes: AtomicU64,
+    pub(super) failures: AtomicU64,
+    /// The longest that an allocation may be, in bytes.
+    max_bytes: u64,
+}
+
+/// Ids of heaps; a wrap would take four thousand million heaps.
+static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+
+/// What is asked for when whole pages aren't to be had: a normal page.
+const LEAST_PAGE_BYTES: usize = 4096;
+
+impl Heap {
+    /// A heap that takes zones of `memory` as it grows. It takes none yet.
+    ///
+    /// # Errors
+    /// [`HeapError::Name`] or [`HeapError::Limit`].
+    pub fn new(memory: &Arc<Memory>, config: HeapConfig) -> Result<Arc<Self>, HeapError> {
+        let source = Zones::new(Arc::clone(memory), &config.name);
+        Self::with_source(Box::new(source), config)
+    }
+
+    /// A heap that grows from `source`.
+    ///
+    /// # Errors
+    /// [`HeapError::Name`] or [`HeapError::Limit`].
+    pub fn with_source(
+        source: Box<dyn ExtentSource>,
+        config: HeapConfig,
+    ) -> Result<Arc<Self>, HeapError> {
+        config.check()?;
+        let arena = |node| {
+            let state = Lock::new(State::new(config.guarded));
+            CachePadded::new(Arena { node, state })
+        };
+        let mut nodes = source.nodes();
+        nodes.truncate(usize::from(u16::MAX));
+        Ok(Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            arenas: nodes.into_iter().map(arena).collect(),
+            taken_bytes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            // Sizes end there; less what a red zone takes.
+            max_bytes: config.limit_bytes.min(u64::from(SIZE_END - 2) * GRANULE_BYTES as u64),
+            source,
+            config,
+        }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Whether blocks have red zones and free memory is poisoned.
+    pub fn is_guarded(&self) -> bool {
+        self.config.guarded
+    }
+
+    /// Allocates. The bytes hold whatever they held before (in a guarded heap, poison).
+    ///
+    /// In constant time, unless the heap has to grow.
+    ///
+    /// # Errors
+    /// [`HeapError::Len`], [`HeapError::Align`], [`HeapError::Node`] for what can never be had,
+    /// [`HeapError::Exhausted`] for what can't be had now. Nothing changes then.
+    #[inline]
+    pub fn alloc(&self, request: &Request) -> Result<Block, HeapError> {
+        self.take(request).map(Block)
+    }
+
+    /// As [`alloc`](Self::alloc), with all bytes 0.
+    ///
+    /// # Errors
+    /// As for `alloc`.
+    pub fn zeroed(&self, request: &Request) -> Result<Block, HeapError> {
+        let block = self.alloc(request)?;
+        // SAFETY: the block is `len_bytes` long, and nobody else knows it yet.
+        unsafe { block.as_ptr().write_bytes(0, block.len_bytes()) };
+        Ok(block)
+    }
+
+    /// Makes a block longer or shorter, where it is if possible, otherwise elsewhere on any node
+    /// with its bytes copied. Its address is a multiple of `align` afterwards. Bytes that are new
+    /// hold whatever they held before.
+    ///
+    /// # Errors
+    /// Those of [`alloc`](Self::alloc) and of [`free`](Self::free). The block is as it was then.
+    pub fn realloc(
+        &self,
+        block: &mut Block,
+        len_bytes: usize,
+        align: usize,
+    ) -> Result<(), HeapError> {
+        let old = block.0;
+        let request = Request::new(len_bytes).align(align).tag(old.tag);
+        self.check_request(&request)?;
+        let arena = self.arena_of(&old)?;
+        let ask = Ask::new(&request, self.config.guarded);
+        match arena.state.with(|state| state.resize(&mut block.0, &ask)) {
+            Ok(()) => return Ok(()),
+            Err(Refusal::NoRoom) => {}
+            Err(refusal) => return Err(self.refused(&old, refusal)),
+        }
+        // Where the block is now comes first, and then anywhere.
+        let new = match self.take(&request.on_node(arena.node)) {
+            Ok(new) => new,
+            Err(error) if self.arenas.len() == 1 => return Err(error),
+            Err(_) => self.take(&request)?,
+        };
+        let kept = old.len_bytes.min(len_bytes);
+        // SAFETY: both blocks are live and at least `kept` bytes long; being two, they don't
+        // overlap. The caller lent the old one exclusively.
+        unsafe { new.address.copy_from_nonoverlapping(old.address, kept) };
+        block.0 = new;
+        self.give(&old)
+    }
+
+    /// Gives a block back, in constant time. Neighbours that are free are joined at once; an extent
+    /// that is wholly free is given back to where it came from, but for one.
+    ///
+    /// # Errors
+    /// [`HeapError::Foreign`] for another heap's block; [`HeapError::Overrun`] in a guarded heap;
+    /// [`HeapError::FreedTwice`] or [`HeapError::NotABlock`] if unsafe code has made two of one
+    /// block. The block is lost to its owner in any case, and stays in use if it was.
+    #[inline]
+    pub fn free(&self, block: Block) -> Result<(), HeapError> {
+        self.give(&block.0)
+    }
+
+    /// The block that starts at `address`: the way back from [`Block::into_raw`]. Takes a search
+    /// among the extents.
+    ///
+    /// # Errors
+    /// [`HeapError::Foreign`], [`HeapError::NotABlock`] or [`HeapError::FreedTwice`].
+    ///
+    /// # Safety
+    /// The caller owns the block: there is no other `Block`, `HeapBox` or `HeapSlice` of it.
+    pub unsafe fn block_from_raw(&self, address: NonNull<u8>) -> Result<Block, HeapError> {
+        let wanted = address.addr().get();
+        for (index, arena) in self.arenas.iter().enumerate() {
+            let found = arena.state.with(|state| {
+                let (place, used, address) = state.look_up(wanted)?;
+                let iova = state.iova_of(wanted).ok_or(Refusal::Outside)?;
+                Ok(Part {
+                    address,
+                    len_bytes: used.len_bytes(),
+                    iova,
+                    heap: self.id,
+                    arena: index as u16,
+                    slot: place.slot,
+                    tag: used.tag,
+                })
+            });
+            match found {
+                Ok(part) => return Ok(Block(part)),
+                Err(Refusal::Outside) => {}
+                Err(refusal) => return Err(self.refusal(wanted, None, refusal)),
+            }
+        }
+        Err(self.refusal(wanted, None, Refusal::Outside))
+    }
+
+    /// The device's address of any byte of any block, found by its address here; `None` if it isn't
+    /// in this heap. Takes a search among the extents; a [`Block`] knows its own.
+    pub fn iova_of(&self, address: *const u8) -> Option<Iova> {
+        self.arenas.iter().find_map(|arena| arena.state.with(|state| state.iova_of(address.addr())))
+    }
+
+    /// Gives back the extents that are wholly free, also the one an arena keeps. Returns their
+    /// length in bytes.
+    pub fn trim(&self) -> u64 {
+        let held = self.arenas.iter().filter_map(|arena| arena.state.with(State::trim));
+        held.map(|held| self.give_back(held)).sum()
+    }
+
+    /// Bytes taken from the source.
+    pub fn total_bytes(&self) -> u64 {
+        self.taken_bytes.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn take(&self, request: &Request) -> Result<Part, HeapError> {
+        self.check_request(request)?;
+        let ask = Ask::new(request, self.config.guarded);
+        for (index, arena) in self.arenas.iter().enumerate() {
+            if !request.accepts(arena.node) {
+                continue;
+            }
+            let taken = arena.state.with(|state| state.take(&ask, self.id, index as u16));
+            if let Some(part) = taken {
+                return Ok(part);
+            }
+        }
+        self.take_growing(request, &ask)
+    }
+
+    #[inline]
+    pub(super) fn give(&self, part: &Part) -> Result<(), HeapError> {
+        let arena = self.arena_of(part)?;
+        match arena.state.with(|state| state.give(part)) {
+            Ok(None) => Ok(()),
+            Ok(Some(held)) => {
+                self.give_back(held);
+                Ok(())
+            }
+            Err(refusal) => Err(self.refused(part, refusal)),
+        }
+    }
+
+    /// Outside of the lock, since giving pages back may take long.
+    #[cold]
+    fn give_back(&self, held: Held) -> u64 {
+        let len_bytes = held.len_bytes() as u64;
+        drop(held);
+        // Afterwards, so that limit and source agree on what is free.
+        self.taken_bytes.fetch_sub(len_bytes, Ordering::Relaxed);
+        len_bytes
+    }
+
+    #[inline]
+    fn arena_of(&self, part: &Part) -> Result<&Arena, HeapError> {
+        match self.arenas.get(usize::from(part.arena)) {
+            Some(arena) if part.heap == self.id => Ok(arena),
+            _ => Err(self.refused(part, Refusal::Outside)),
+        }
+    }
+
+    #[inline]
+    fn check_request(&self, request: &Request) -> Result<(), HeapError> {
+        let &Request { len_bytes, align, tag, .. } = request;
+        if len_bytes.wrapping_sub(1) as u64 >= self.max_bytes {
+            return Err(self.bad_len(request));
+        }
+        if !align.is_power_of_two() || align > Request::MAX_ALIGN {
+            return Err(HeapError::Align { align, len_bytes, tag });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(super) fn bad_len(&self, request: &Request) -> HeapError {
+        HeapError::Len {
+            heap: self.config.name.clone(),
+            len_bytes: request.len_bytes,
+            tag: request.tag,
+            max_bytes: self.max_bytes,
+        }
+    }
+
+    #[cold]
+    fn take_growing(&self, request: &Request, ask: &Ask) -> Result<Part, HeapError> {
+        let matching = || self.arenas.iter().enumerate().filter(|(_, a)| request.accepts(a.node));
+        if matching().next().is_none() {
+            return Err(HeapError::Node {
+                heap: self.config.name.clone(),
+                node: request.node.unwrap_or_default(),
+                found: self.arenas.iter().filter_map(|arena| arena.node).collect(),
+                len_bytes: request.len_bytes,
+                tag: request.tag,
+            });
+        }
+        let mut source = None;
+        for last in [false, true] {
+            for (index, arena) in matching() {
+                match self.grow(arena, index as u16, ask) {
+                    Ok(part) => return Ok(part),
+                    Err(error) => source = error,
+                }
+            }
+            // Extents that are kept for another size may stand in the way.
+            if last || self.trim() == 0 {
+                break;
+            }
+        }
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        Err(self.exhausted(request, source))
+    }
+
+    /// Takes an extent, and a block from it. If it can't, says why, unless it is the limit.
+    fn grow(&self, arena: &Arena, index: u16, ask: &Ask) -> Result<Part, Option<MemoryError>> {
+        let needed = ask.used.granules as usize * GRANULE_BYTES;
+        let align = ask.align_granules as usize * GRANULE_BYTES;
+        let page = self.source.page_len_bytes(arena.node).next_power_of_two();
+        let mut reason = None;
+        for (len, page) in [
+            (needed.max(self.config.step_bytes), page),
+            (needed, page),
+            (needed, page.min(LEAST_PAGE_BYTES)),
+        ] {
+            let page = page.max(GRANULE_BYTES);
+            let Some(len) = len.checked_next_multiple_of(page) else { continue };
+            if !self.set_aside(len as u64) {
+                continue;
+            }
+            let taken = self.source.take(arena.node, len, page.max(align));
+            let extent = match taken {
+                Ok(extent) => extent,
+                Err(error) => {
+                    self.taken_bytes.fetch_sub(len as u64, Ordering::Relaxed);
+                    reason = Some(error);
+                    continue;
+                }
+            };
+            // The source may give more or less than it was asked for.
+            let given = extent.len_bytes() as u64;
+            self.taken_bytes.fetch_add(given.wrapping_sub(len as u64), Ordering::Relaxed);
+            match arena.state.with(|state| state.grow(extent, ask, self.id, index)) {
+                Ok(part) => return Ok(part),
+                Err(extent) => {
+                    drop(extent);
+                    self.taken_bytes.fetch_sub(given, Ordering::Relaxed);
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    /// Counts `len_bytes` as taken, unless that would be above the limit.
+    fn set_aside(&self, len_bytes: u64) -> bool {
+        let more = |taken: u64| {
+            taken.checked_add(len_bytes).filter(|total| *total <= self.config.limit_bytes)
+        };
+        self.taken_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn exhausted(&self, request: &Request, source: Option<MemoryError>) -> HeapError {
+        let (mut total, mut free, mut largest) = (0, 0, 0);
+        for arena in self.arenas.iter().filter(|arena| request.accepts(arena.node)) {
+            arena.state.with(|state| {
+                total += state.counts.total_bytes;
+                free += state.tlsf.free_granules() * GRANULE_BYTES as u64;
+                largest = largest.max(u64::from(state.tlsf.largest()) * GRANULE_BYTES as u64);
+            });
+        }
+        HeapError::Exhausted(Box::new(Exhausted {
+            heap: self.config.name.clone(),
+            asked: Size(request.len_bytes as u64),
+            align: request.align,
+            node: request.node,
+            tag: request.tag,
+            total: Size(total),
+            free: Size(free),
+            largest: Size(largest),
+            limit: Size(self.config.limit_bytes),
+            source,
+        }))
+    }
+
+    fn refused(&self, part: &Part, refusal: Refusal) -> HeapError {
+        self.refusal(part.address.addr().get(), Some((part.len_bytes, part.tag)), refusal)
+    }
+
+    /// `block` is what the caller says that it is.
+    #[cold]
+    fn refusal(
+        &self,
+        address: usize,
+        block: Option<(usize, super::Tag)>,
+        refusal: Refusal,
+    ) -> HeapError {
+        let heap = self.config.name.clone();
+        match refusal {
+            Refusal::Outside => HeapError::Foreign { heap, address, block },
+            Refusal::Inside { offset, block } => {
+                HeapError::NotABlock { heap, address, offset, block }
+            }
+            Refusal::Freed(freed) => {
+                HeapError::FreedTwice { heap, address, block: freed.or(block) }
+            }
+            Refusal::Overrun { offset } => {
+                let (len_bytes, tag) = block.unwrap_or_default();
+                HeapError::Overrun { heap, address, len_bytes, tag, offset }
+            }
+            Refusal::NoRoom => HeapError::Corrupt { heap, address, what: "no room to resize" },
+        }
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        for tag in self.tags().iter().filter(|tag| tag.counts.live_blocks > 0) {
+            tracing::warn!(
+                "heap {:?} goes with {} blocks ({} bytes, {}) that were never freed",
+                self.config.name,
+                tag.counts.live_blocks,
+                tag.counts.live_bytes,
+                tag.tag
+            );
+        }
+    }
+}

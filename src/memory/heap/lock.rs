@@ -1,0 +1,90 @@
+//! The lock of an arena.
+#![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
+
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::{UnsafeCell, spin_loop};
+
+/// A spinning lock, for sections of a few dozen instructions: taken with one exchange, released
+/// with one store, where a mutex that can put threads to sleep needs a second exchange.
+///
+/// Who waits for long (the holder was preempted) yields the processor, so that more threads than
+/// cores get on. Threads of a real-time class shouldn't share a core and an arena: yielding does
+/// not let a lower priority run.
+#[derive(Debug)]
+pub(super) struct Lock<T> {
+    /// Acquire when taken, Release when given up: a holder sees all that the one before did.
+    held: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `with` gives a reference to one thread at a time, ordered by `held`; so sharing the lock
+// needs no more than that the value may move from thread to thread.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+/// Rounds of spinning before the processor is given to someone else: about a microsecond.
+#[cfg(not(loom))]
+const SPINS: u32 = 64;
+
+impl<T> Lock<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    /// Runs `work` while no other thread is in here.
+    #[inline]
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        if !self.try_take() {
+            self.wait();
+        }
+        let _release = Release(&self.held);
+        // SAFETY: `held` was false and is true by this thread, until `_release` goes at the end
+        // of this function; no other thread is here meanwhile, and the reference doesn't leave
+        // the closure. `work` can't come here again: the heap never calls itself while locked.
+        self.value.with_mut(|value| work(unsafe { &mut *value }))
+    }
+
+    /// Compares, so that who fails doesn't write: loom takes no notice that an exchange follows
+    /// the store that it read directly, and would find an exchange that comes after the release.
+    #[inline]
+    fn try_take(&self) -> bool {
+        self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    #[cold]
+    fn wait(&self) {
+        loop {
+            // Loom bounds how often a thread may look without getting on.
+            #[cfg(loom)]
+            spin_loop();
+            #[cfg(not(loom))]
+            self.spin();
+            if self.try_take() {
+                return;
+            }
+        }
+    }
+
+    /// Until it looks free.
+    #[cfg(not(loom))]
+    fn spin(&self) {
+        let mut spins = 0;
+        while self.held.load(Ordering::Relaxed) {
+            spin_loop();
+            spins += 1;
+            if spins == SPINS {
+                spins = 0;
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Releases the lock, also when `work` panics.
+struct Release<'a>(&'a AtomicBool);
+
+impl Drop for Release<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
