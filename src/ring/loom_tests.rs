@@ -6,6 +6,12 @@
 //! of Relaxed loads with what follows them, beyond stale values); and that a wait ends soon: a
 //! waiting thread is set aside until another has moved. The rings start just below the wrap of
 //! their 32-bit indexes, so that every model crosses it.
+//!
+//! A blind spot of loom 0.7 (it remembers one access to an atomic, the last): where a thread loads
+//! an atomic and then stores to it, as a multi end does with its side's tail, loom doesn't go back
+//! to let that store come before another thread's earlier load. So who only looks at such an atomic
+//! stands in the thread that runs last in the first schedule (the main thread runs until it joins,
+//! then the others in order): from there loom does go through all values that each load may see.
 
 use loom::thread;
 
@@ -106,29 +112,28 @@ both_shared!(loom_hts_to_multi, Hts, Multi);
 both_shared!(loom_hts_to_rts, Hts, Rts);
 both_shared!(loom_hts_to_hts, Hts, Hts);
 
-/// One producer, two threads that consume; one of them produces as well.
+/// Two threads that consume; one of them, the last to run, is the only producer.
 macro_rules! from_single {
     ($name:ident, $c:ty) => {
         #[test]
         fn $name() {
             model(3, || {
-                let (mut producer, consumer) = ring::<u32, Single, $c>(3).unwrap();
+                let (mut producer, consumer) = ring::<u32, Single, $c>(2).unwrap();
+                let mut worker = Ledger::default();
+                worker.push(|value| producer.push(value), 10);
+                worker.push(|value| producer.push(value), 11);
+                let second = consumer.clone();
+                let feeding = thread::spawn(move || {
+                    worker.push(|value| producer.push(value), 12);
+                    worker.pop(|| second.pop());
+                    worker.push(|value| producer.push(value), 13);
+                    worker
+                });
                 let mut ledger = Ledger::default();
-                ledger.push(|value| producer.push(value), 20);
-                let worker = {
-                    let consumer = consumer.clone();
-                    thread::spawn(move || {
-                        let mut ledger = Ledger::default();
-                        ledger.pop(|| consumer.pop());
-                        ledger.pop(|| consumer.pop());
-                        ledger.pop(|| consumer.pop());
-                        ledger
-                    })
-                };
-                ledger.push(|value| producer.push(value), 21);
                 ledger.pop(|| consumer.pop());
-                ledger.push(|value| producer.push(value), 22);
-                ledger.settle(worker.join().unwrap(), || consumer.pop());
+                ledger.pop(|| consumer.pop());
+                ledger.pop(|| consumer.pop());
+                ledger.settle(feeding.join().unwrap(), || consumer.pop());
             });
         }
     };
@@ -137,28 +142,27 @@ from_single!(loom_single_to_multi, Multi);
 from_single!(loom_single_to_rts, Rts);
 from_single!(loom_single_to_hts, Hts);
 
-/// Two threads that produce, one of them consumes as well.
+/// Two threads that produce; one of them, the last to run, is the only consumer.
 macro_rules! to_single {
     ($name:ident, $p:ty) => {
         #[test]
         fn $name() {
             model(3, || {
                 let (producer, mut consumer) = ring::<u32, $p, Single>(3).unwrap();
-                let worker = {
-                    let producer = producer.clone();
-                    thread::spawn(move || {
-                        let mut ledger = Ledger::default();
-                        ledger.push(|value| producer.push(value), 10);
-                        ledger.push(|value| producer.push(value), 11);
-                        ledger.push(|value| producer.push(value), 12);
-                        ledger
-                    })
-                };
+                let second = producer.clone();
+                let taking = thread::spawn(move || {
+                    let mut ledger = Ledger::default();
+                    ledger.push(|value| second.push(value), 20);
+                    ledger.pop(|| consumer.pop());
+                    ledger.pop(|| consumer.pop());
+                    (ledger, consumer)
+                });
                 let mut ledger = Ledger::default();
-                ledger.push(|value| producer.push(value), 20);
-                ledger.pop(|| consumer.pop());
-                ledger.pop(|| consumer.pop());
-                ledger.settle(worker.join().unwrap(), drain(consumer));
+                ledger.push(|value| producer.push(value), 10);
+                ledger.push(|value| producer.push(value), 11);
+                ledger.push(|value| producer.push(value), 12);
+                let (worker, consumer) = taking.join().unwrap();
+                ledger.settle(worker, drain(consumer));
             });
         }
     };
@@ -173,25 +177,27 @@ macro_rules! two_producers_and_a_consumer {
         #[test]
         fn $name() {
             model(3, || {
-                let (producer, mut consumer) = ring::<u32, $p, Single>(3).unwrap();
+                let (producer, mut consumer) = ring::<u32, $p, Single>(4).unwrap();
                 let second = producer.clone();
-                let worker = thread::spawn(move || {
+                let feeding = thread::spawn(move || {
                     let mut ledger = Ledger::default();
                     if second.enqueue_bulk(&[10, 11]) {
                         ledger.sent.extend([10, 11]);
                     }
                     ledger
                 });
-                let third = thread::spawn(move || {
-                    let mut ledger = Ledger::default();
-                    ledger.push(|value| producer.push(value), 20);
-                    ledger.push(|value| producer.push(value), 21);
-                    ledger
+                let taking = thread::spawn(move || {
+                    let mut got = Vec::new();
+                    consumer.dequeue_into(&mut got, 4);
+                    (got, consumer)
                 });
                 let mut ledger = Ledger::default();
-                consumer.dequeue_into(&mut ledger.got, 3);
-                ledger.sent.extend(third.join().unwrap().sent);
-                ledger.settle(worker.join().unwrap(), drain(consumer));
+                ledger.push(|value| producer.push(value), 20);
+                ledger.push(|value| producer.push(value), 21);
+                let worker = feeding.join().unwrap();
+                let (got, consumer) = taking.join().unwrap();
+                ledger.got = got;
+                ledger.settle(worker, drain(consumer));
             });
         }
     };
@@ -199,6 +205,35 @@ macro_rules! two_producers_and_a_consumer {
 two_producers_and_a_consumer!(loom_two_multi_producers, Multi);
 two_producers_and_a_consumer!(loom_two_rts_producers, Rts);
 two_producers_and_a_consumer!(loom_two_hts_producers, Hts);
+
+/// A slot is filled again only once its consumer is done with it.
+macro_rules! two_consumers_make_room {
+    ($name:ident, $c:ty) => {
+        #[test]
+        fn $name() {
+            model(3, || {
+                let (mut producer, consumer) = ring::<u32, Single, $c>(2).unwrap();
+                assert!(producer.enqueue_bulk(&[10, 11]));
+                let second = consumer.clone();
+                let taking = thread::spawn(move || second.pop());
+                let feeding = thread::spawn(move || {
+                    let mut ledger = Ledger { sent: vec![10, 11], got: Vec::new() };
+                    ledger.push(|value| producer.push(value), 12);
+                    ledger.push(|value| producer.push(value), 13);
+                    ledger
+                });
+                let mut ledger = Ledger::default();
+                ledger.pop(|| consumer.pop());
+                ledger.got.extend(taking.join().unwrap());
+                ledger.got.sort_unstable(); // of two threads, in any order
+                ledger.settle(feeding.join().unwrap(), || consumer.pop());
+            });
+        }
+    };
+}
+two_consumers_make_room!(loom_two_multi_consumers, Multi);
+two_consumers_make_room!(loom_two_rts_consumers, Rts);
+two_consumers_make_room!(loom_two_hts_consumers, Hts);
 
 #[test]
 fn loom_single_to_single() {

@@ -78,8 +78,6 @@ mod ends;
 mod error;
 mod home;
 #[cfg(all(test, loom))]
-mod loom_order;
-#[cfg(all(test, loom))]
 mod loom_tests;
 mod mode;
 mod slots;

@@ -4,7 +4,7 @@
 //! interleaving of it under loom's eye without a second version of the code.
 
 #[cfg(loom)]
-pub(crate) use loom::{sync::Arc, sync::atomic};
+pub(crate) use loom::{hint::spin_loop, sync::Arc, sync::atomic};
 #[cfg(not(loom))]
 pub(crate) use std::{hint::spin_loop, sync::Arc, sync::atomic};
 

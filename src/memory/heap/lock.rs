@@ -57,7 +57,7 @@ impl<T> Lock<T> {
         loop {
             // Loom bounds how often a thread may look without getting on.
             #[cfg(loom)]
-            loom::hint::spin_loop();
+            spin_loop();
             #[cfg(not(loom))]
             self.spin();
             if self.try_take() {

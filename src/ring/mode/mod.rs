@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::sys::sync::spin_loop as pause;
+
 mod hts;
 mod multi;
 mod rts;
@@ -129,13 +131,4 @@ fn pack(low: u32, high: u32) -> u64 {
 #[inline(always)]
 fn unpack(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
-}
-
-/// One turn of waiting for another thread.
-#[inline(always)]
-fn pause() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
-    crate::sys::sync::spin_loop();
 }
