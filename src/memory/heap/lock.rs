@@ -1,10 +1,8 @@
 //! The lock of an arena.
 #![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
 
-use crate::sys::sync::UnsafeCell;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
-#[cfg(not(loom))]
-use crate::sys::sync::spin_loop;
+use crate::sys::sync::{UnsafeCell, spin_loop};
 
 /// A spinning lock, for sections of a few dozen instructions: taken with one exchange, released
 /// with one store, where a mutex that can put threads to sleep needs a second exchange.
