@@ -12,6 +12,7 @@ part_memory() {
         without 'heap: fuzzing' 'no nightly compiler. Run: rustup toolchain install nightly --profile minimal'
         return
     fi
+    need_command c++ g++ # libFuzzer is C++
     # What cargo-fuzz would set. New inputs stay in cargo's folder.
     here=$(rustc -vV | sed -n 's/^host: //p')
     step 'heap: fuzz target builds' env CARGO_TARGET_DIR="$fuzz" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
