@@ -113,6 +113,8 @@ impl Lent {
     ///
     /// The length is what the device said, and isn't believed: less than `skip`, or more than
     /// there is room for, comes back as an error that holds the frame, empty.
+    ///
+    /// For frames of one segment, as pools hand them out and receive queues lend them.
     #[inline(always)]
     pub fn take_back_written(
         self,
