@@ -28,6 +28,40 @@ impl<M: ZeroCopy> Drop for Held<'_, M> {
     }
 }
 
+/// Drops the values in a claim's first slots; if one of them panics, the rest all the same.
+struct DropValues<'a, T: Send, P: Mode, C: Mode> {
+    core: &'a Core<T, P, C>,
+    claim: Claim,
+    next: u32,
+    end: u32,
+}
+
+impl<'a, T: Send, P: Mode, C: Mode> DropValues<'a, T, P, C> {
+    /// # Safety
+    /// The claim is the caller's and not finished; its first `count` slots hold values, which the
+    /// caller gives up.
+    unsafe fn drop_first(core: &'a Core<T, P, C>, claim: Claim, count: u32) {
+        Self { core, claim, next: 0, end: count }.go_on();
+    }
+
+    fn go_on(&mut self) {
+        while self.next < self.end {
+            let nth = self.next;
+            self.next += 1;
+            self.core.nth(self.claim, nth).with_mut(|slot| {
+                // SAFETY: the promise of who made this; `next` has moved on, so it is dropped once.
+                unsafe { (*slot).assume_init_drop() }
+            });
+        }
+    }
+}
+
+impl<T: Send, P: Mode, C: Mode> Drop for DropValues<'_, T, P, C> {
+    fn drop(&mut self) {
+        self.go_on(); // nothing is left, unless a value panicked
+    }
+}
+
 /// Free slots of a ring, reserved by a producer. Values are written from the front, by
 /// [`push`](Self::push), [`fill`](Self::fill), [`copy_from`](Self::copy_from) or through
 /// [`slots`](Self::slots); [`commit`](Self::commit) publishes what was written. Dropped without
@@ -160,13 +194,9 @@ impl<T: Send, P: ZeroCopy, C: Mode> Drop for Reserved<'_, T, P, C> {
         if !needs_drop::<T>() || self.held.keep != 0 {
             return; // plain values, or committed
         }
-        for nth in 0..self.written {
-            self.core.nth(self.held.claim, nth).with_mut(|slot| {
-                // SAFETY: written by us, not published, and the slot stays ours until `held` is
-                // dropped, after this. Each is dropped once: if one panics, the rest leak.
-                unsafe { (*slot).assume_init_drop() }
-            });
-        }
+        // SAFETY: written by us, not published, and the slots stay ours until `held` is dropped,
+        // after this.
+        unsafe { DropValues::drop_first(self.core, self.held.claim, self.written) };
     }
 }
 
@@ -247,13 +277,8 @@ impl<'a, T: Send, P: Mode, C: ZeroCopy> Peeked<'a, T, P, C> {
         // First, so that the values are out of the ring even if dropping one of them panics.
         self.held.keep = count as u32;
         if needs_drop::<T>() {
-            for nth in 0..self.held.keep {
-                self.core.nth(self.held.claim, nth).with_mut(|slot| {
-                    // SAFETY: as for `slices`; `self` is ours, so nobody looks at it, and each
-                    // is dropped once.
-                    unsafe { (*slot).assume_init_drop() }
-                });
-            }
+            // SAFETY: as for `slices`; `self` is ours, so nobody looks at the values.
+            unsafe { DropValues::drop_first(self.core, self.held.claim, self.held.keep) };
         }
         count
     }

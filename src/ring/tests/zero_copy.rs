@@ -291,9 +291,12 @@ fn a_panic_while_dropping_values_leaves_the_ring_usable() {
         consumer.peek_bulk(2).unwrap().consume(1);
     });
     assert_eq!(consumer.len(), 1, "out of the ring all the same");
+    let second = Arc::new(AtomicBool::new(false));
     panics(&mut || {
-        producer.reserve_bulk(2).unwrap().fill([value(true), value(false)]);
+        let values = [value(true), Explosive(false, Arc::clone(&second))];
+        producer.reserve_bulk(2).unwrap().fill(values);
     });
+    assert!(second.load(Ordering::Relaxed), "the one after it is dropped all the same");
     assert_eq!(producer.len(), 1);
     assert!(producer.push(value(false)).is_ok(), "the side is free again");
     assert!(consumer.pop().is_some() && consumer.pop().is_some() && consumer.pop().is_none());
