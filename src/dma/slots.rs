@@ -35,12 +35,6 @@ impl<T> Slots<T> {
         self.place(index).take()
     }
 
-    /// What stands in place `index`.
-    #[inline(always)]
-    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        self.place(index).as_mut()
-    }
-
     /// Takes everything out.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.places.iter_mut().filter_map(Option::take)

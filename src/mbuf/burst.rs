@@ -112,9 +112,20 @@ impl Burst {
 
     /// Moves as many frames as fit from the front of `other` to the end of this one.
     pub fn append(&mut self, other: &mut Self) {
-        while self.room() > 0 {
-            let Some(mbuf) = other.pop_front() else { return };
-            let _ = self.push(mbuf);
+        let count = self.room().min(other.len());
+        // SAFETY: `other` holds `count` frames from its start on, and this one has that many free
+        // slots behind its end (`end <= limit <= MAX_BURST`); both counts move on before anything
+        // can see the frames in both.
+        unsafe {
+            let source = other.items.as_ptr().add(other.start);
+            let target = self.items.as_mut_ptr().add(self.end);
+            std::ptr::copy_nonoverlapping(source, target, count);
+        }
+        self.end += count;
+        other.start += count;
+        if other.is_empty() {
+            other.start = 0;
+            other.end = 0;
         }
     }
 

@@ -17,9 +17,11 @@ pub enum RxDrop {
     BadChain,
 }
 
-/// Why a frame to be sent was dropped by the driver.
+/// Why a frame to be sent, or a completion, was dropped by the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxDrop {
+    /// The device completed a descriptor that it hadn't: no frame is lost, a completion is ignored.
+    BadId,
     /// It has more segments than the ring takes.
     TooManySegments,
     /// It has no data, or more than the device takes.
@@ -59,14 +61,10 @@ impl QueueCounters {
     /// Counts a frame that wasn't sent.
     pub fn tx_dropped(&self, why: TxDrop) {
         match why {
+            TxDrop::BadId => self.bad_id.add(1),
             TxDrop::TooManySegments => self.bad_chain.add(1),
             TxDrop::BadLength => self.bad_length.add(1),
         }
-    }
-
-    /// Counts a completion of a frame that the device hadn't been given.
-    pub fn tx_dropped_completion(&self) {
-        self.bad_id.add(1);
     }
 
     /// As numbers.

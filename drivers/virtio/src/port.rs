@@ -138,7 +138,7 @@ impl VirtioPort {
         self.transport.add_status(status::DRIVER);
         let features = choose(&device, self.transport.offered()?, self.memory.iova_mode())?;
         self.transport.accept(features)?;
-        // With a device that was swapped for another meanwhile, all bets are off.
+        // Read anew: where the control queue stands depends on it, and it may have changed.
         let NetConfig { max_queue_pairs, .. } = self.transport.net_config(features)?;
         self.transport.enable_config_interrupt()?;
 

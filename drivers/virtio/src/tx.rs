@@ -94,7 +94,7 @@ impl VirtioTx {
             let Used { id, .. } = self.ring.take_used();
             let known = id < u32::from(self.ring.size());
             let Some(sending) = known.then(|| self.lent.take(id as usize)).flatten() else {
-                self.counters.tx_dropped_completion();
+                self.counters.tx_dropped(TxDrop::BadId);
                 continue;
             };
             self.lent_count -= 1;

@@ -108,7 +108,7 @@ impl SplitRing {
         let layout = Layout::of(size);
         let name = format!("{} virtqueue {index}", transport.name());
         let node = transport.device().numa_node();
-        // Aligned to a page where it fills one, so that a queue doesn't share TLB entries.
+        // Aligned to a page, so that a small queue stands in one.
         let area = Area::new(memory, &name, layout.len_bytes, 4096, node)?;
         let count = usize::from(size);
         let mut available_flags = area.cell::<u16>(layout.available)?;
@@ -172,9 +172,9 @@ impl SplitRing {
         self.available_index.store_release(self.next_available);
     }
 
-    /// Rings the doorbell.
+    /// Rings the doorbell, after all that was published.
     pub(crate) fn ring(&self) {
-        self.doorbell.write(self.index);
+        self.doorbell.write_after_dma(self.index);
     }
 
     /// How many chains the device has completed that weren't taken yet, of `outstanding` that it
