@@ -15,6 +15,8 @@ const NONE: u32 = u32::MAX;
 
 thread_local! {
     static CURRENT: Cell<u32> = const { Cell::new(NONE) };
+    /// How many [`Held`] there are of this thread's id.
+    static HOLDS: Cell<u32> = const { Cell::new(0) };
 }
 
 static CLAIMED: [AtomicBool; MAX_LCORES] = [const { AtomicBool::new(false) }; MAX_LCORES];
@@ -67,6 +69,11 @@ impl Drop for LcoreClaim {
     fn drop(&mut self) {
         // A claim that outlives its thread's locals is dropped by nobody else: it isn't Send.
         let _ = CURRENT.try_with(|current| current.set(NONE));
+        if HOLDS.try_with(Cell::get).unwrap_or(0) > 0 {
+            let id = self.id;
+            tracing::error!("lcore {id} was given up while its storage was in use; it stays taken");
+            return;
+        }
         if let Some(slot) = CLAIMED.get(self.id as usize) {
             slot.store(false, Ordering::Release);
         }
@@ -81,6 +88,35 @@ pub fn current() -> Option<u32> {
     // A plain read: the variable is const-initialised and has no destructor.
     let id = CURRENT.get();
     if id == NONE { None } else { Some(id) }
+}
+
+/// While this lives, nobody else becomes this thread's lcore. Not `Send`.
+#[derive(Debug)]
+pub(super) struct Held {
+    id: u32,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// Keeps the calling thread's id from changing hands; `None` if it has none.
+#[inline(always)]
+pub(super) fn hold() -> Option<Held> {
+    let id = current()?;
+    HOLDS.set(HOLDS.get() + 1);
+    Some(Held { id, not_send: PhantomData })
+}
+
+impl Drop for Held {
+    #[inline(always)]
+    fn drop(&mut self) {
+        HOLDS.set(HOLDS.get() - 1);
+    }
 }
 
 #[cfg(test)]

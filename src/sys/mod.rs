@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod fs;
 pub mod idlist;
 pub mod lcore_id;
+pub mod lcore_local;
 pub mod mapping;
 pub mod memfd;
 pub mod numa;
