@@ -56,7 +56,8 @@ impl<T> LcoreLocal<T> {
     /// The thread's claim isn't dropped while the reference is in use: nothing that could drop it
     /// (code of others, above all) is called meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn own(&self) -> Option<&T> {
+    #[must_use]
+    pub unsafe fn own(&self) -> Option<&T> {
         self.values.get(lcore_id::current()? as usize).map(|value| &**value)
     }
 
@@ -65,7 +66,7 @@ impl<T> LcoreLocal<T> {
     /// # Safety
     /// Of values that may belong to other lcores just now, only what is `Sync` is touched
     /// (counters, for instance).
-    pub(crate) unsafe fn each(&self) -> impl Iterator<Item = &T> {
+    pub unsafe fn each(&self) -> impl Iterator<Item = &T> {
         self.values.iter().map(|value| &**value)
     }
 
