@@ -17,12 +17,11 @@ use loom::thread;
 
 use super::Object;
 use super::cache::{Cache, FreeRing, get_shared, put_shared};
+use crate::sys::loom_model;
 
 /// Explores with a bound on forced switches, as in the ring's models.
 fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(check);
+    loom_model::model(Some(preemptions), check);
 }
 
 /// A pool's free list and what stands for its objects' memory.

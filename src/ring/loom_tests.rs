@@ -17,6 +17,7 @@ use loom::thread;
 
 use super::ends::ring_starting_at;
 use super::*;
+use crate::sys::loom_model;
 
 /// The second element that passes has index 0.
 const BELOW_THE_WRAP: u32 = u32::MAX;
@@ -28,9 +29,7 @@ fn ring<T: Send, P: Mode, C: Mode>(capacity: usize) -> Result<Ends<T, P, C>, Rin
 /// Explores with a bound on forced switches: threads with spinning inside are beyond an unbounded
 /// search.
 fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(check);
+    loom_model::model(Some(preemptions), check);
 }
 
 /// What the threads of a model have put in and taken out.
@@ -237,7 +236,7 @@ two_consumers_make_room!(loom_two_hts_consumers, Hts);
 
 #[test]
 fn loom_single_to_single() {
-    loom::model(|| {
+    loom_model::model(None, || {
         let (mut producer, mut consumer) = ring::<u32, Single, Single>(2).unwrap();
         let worker = thread::spawn(move || {
             let mut ledger = Ledger::default();

@@ -11,6 +11,8 @@ pub mod fs;
 pub mod idlist;
 pub mod lcore_id;
 pub mod lcore_local;
+#[cfg(all(test, loom))]
+pub(crate) mod loom_model;
 pub mod mapping;
 pub mod memfd;
 pub mod numa;
