@@ -1,26 +1,74 @@
 # shellcheck shell=bash
-# the heap in release: a million steps against a model; a minute of fuzzing on nightly
+# heap, ring, mempool, mbuf: a million steps each against models, loom, fuzzing and thread sanitizer on nightly
+
+FUZZ_S=60 # each target
 
 part_memory() {
-    local here fuzz=$BUILD/fuzz
+    local cases=0 models=0 interleavings=0 runs=0 target
     need_rust
-    step_cargo 'heap: long runs' \
+    # --nocapture: how many steps there were stands in what the tests say.
+    step_cargo 'long runs against models' \
         env CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        cargo test --release --package packetboat --lib --no-fail-fast memory::heap
+        cargo test --release --package packetboat --lib --no-fail-fast -- \
+        --nocapture memory:: ring:: mempool:: mbuf:: sys::lcore
+    cases=$(_sum '^model: .*: ([0-9]+) steps')
 
-    if ! cargo +nightly --version >/dev/null 2>&1; then
-        without 'heap: fuzzing' 'no nightly compiler. Run: rustup toolchain install nightly --profile minimal'
-        return
+    run_loom
+    interleavings=$LOOM_INTERLEAVINGS models=$LOOM_MODELS
+
+    if has_nightly; then
+        build_fuzz_targets
+        for target in heap mbuf; do
+            fuzz "$target"
+            runs=$((runs + $(_sum '^stat::number_of_executed_units: +([0-9]+)')))
+        done
+        thread_sanitizer
+    else
+        without 'fuzzing, thread sanitizer' "$NIGHTLY_WANTED"
     fi
+    say "memory: $cases steps against models, $interleavings interleavings of $models loom models, $runs fuzz executions"
+}
+
+NIGHTLY_WANTED='no nightly compiler. Run: rustup toolchain install nightly --profile minimal'
+has_nightly() { cargo +nightly --version >/dev/null 2>&1; }
+
+# _sum PATTERN: the sum of the numbers that the pattern's group finds in the last step's output.
+_sum() {
+    sed -nE "s/$1.*/\\1/p" "$STEP_LOG" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+build_fuzz_targets() {
     need_command c++ g++ # libFuzzer is C++
-    # What cargo-fuzz would set. New inputs stay in cargo's folder.
-    here=$(rustc -vV | sed -n 's/^host: //p')
-    step 'heap: fuzz target builds' env CARGO_TARGET_DIR="$fuzz" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+    FUZZ_HERE=$(rustc -vV | sed -n 's/^host: //p')
+    # What cargo-fuzz would set.
+    step 'fuzz targets build' env CARGO_TARGET_DIR="$BUILD/fuzz" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
         RUSTFLAGS="$(with_flags -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
             -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
             -Zsanitizer=address --cfg fuzzing)" \
-        cargo +nightly build --release --manifest-path fuzz/Cargo.toml --target "$here"
-    mkdir -p "$fuzz/corpus/heap"
-    step 'heap: fuzzing' "$fuzz/$here/release/heap" "$fuzz/corpus/heap" fuzz/corpus/heap \
-        -max_total_time=60 -max_len=2000 -len_control=0 -print_final_stats=1 -artifact_prefix="$fuzz/"
+        cargo +nightly build --release --manifest-path fuzz/Cargo.toml --target "$FUZZ_HERE"
 }
+
+# fuzz TARGET: for FUZZ_S seconds, from the corpus. New inputs stay in cargo's folder.
+fuzz() {
+    local found=$BUILD/fuzz/corpus/$1
+    mkdir -p "$found"
+    step "fuzzing: $1" "$BUILD/fuzz/$FUZZ_HERE/release/$1" "$found" "fuzz/corpus/$1" \
+        -max_total_time="$FUZZ_S" -max_len=2000 -len_control=0 -print_final_stats=1 -artifact_prefix="$BUILD/fuzz/"
+}
+
+# The standard library is built with the sanitizer, too: it would see races in its channels otherwise.
+thread_sanitizer() {
+    local here
+    here=$(rustc -vV | sed -n 's/^host: //p')
+    if ! has_source && ! { command -v rustup >/dev/null && run rustup component add rust-src --toolchain nightly; }; then
+        without 'thread sanitizer' 'no source of the standard library. Run: rustup component add rust-src --toolchain nightly'
+        return
+    fi
+    step_cargo 'thread sanitizer' \
+        env RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan" \
+        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+        cargo +nightly test -Zbuild-std --release --package packetboat --lib --no-fail-fast --target "$here" -- \
+        ring:: mempool:: mbuf:: memory:: sys:: eal:: telemetry::
+}
+
+has_source() { [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]; }
