@@ -26,13 +26,15 @@ use crossbeam_utils::CachePadded;
 
 use super::error::{MAX_CAPACITY, RingError};
 use super::mode::{Amount, Claim, Mode, SharedMode};
-use super::slots::{Slot, Slots};
+use super::slots::{self, Slot, Slots};
 
 /// Slots and indexes. The ends in `ends.rs` decide who may call what.
 #[derive(Debug)]
 pub(crate) struct Core<T, P: Mode, C: Mode> {
     slots: Slots<T>,
     capacity: u32,
+    /// Which slot an index stands for: the number of slots, less one.
+    mask: u32,
     /// What producers have claimed and published.
     producers: CachePadded<P::Shared>,
     /// What consumers have claimed and released.
@@ -81,9 +83,11 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
 
     fn with_slots(slots: Slots<T>, capacity: usize, index: u32) -> Self {
         let capacity = capacity as u32; // at most 2^30, as was checked
+        let mask = slots.as_slice().len() as u32 - 1; // a power of two of them, at most 2^30
         Self {
             slots,
             capacity,
+            mask,
             producers: CachePadded::new(P::shared_at(index, capacity)),
             consumers: CachePadded::new(C::shared_at(index, capacity)),
         }
@@ -165,13 +169,9 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     /// this thread's own producer claim, not finished yet.
     #[inline(always)]
     unsafe fn fill(&self, claim: Claim, source: *const T) {
-        self.each(claim, |slot, nth| {
-            slot.with_mut(|slot| {
-                // SAFETY: the claim makes the slot this thread's alone until it is finished;
-                // `nth < claim.count`, for which the caller vouches.
-                unsafe { slot.write(MaybeUninit::new(source.add(nth).read())) }
-            });
-        });
+        // SAFETY: the claim makes these slots this thread's alone until it is finished, and the
+        // caller vouches for as many values at `source`.
+        self.each_run(claim, |slots, from| unsafe { slots::fill(slots, source.add(from)) });
     }
 
     /// Moves the claimed slots' values to `target`.
@@ -181,41 +181,41 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     /// claim, not finished yet; the values are the caller's afterwards.
     #[inline(always)]
     unsafe fn empty(&self, claim: Claim, target: *mut T) {
-        self.each(claim, |slot, nth| {
-            slot.with(|slot| {
-                // SAFETY: a consumer claim covers only slots that producers have filled and
-                // published, and makes them this thread's alone; `nth < claim.count`.
-                unsafe { target.add(nth).write((*slot).assume_init_read()) }
-            });
-        });
+        // SAFETY: a consumer claim covers only slots that producers have filled and published, and
+        // makes them this thread's alone; the caller vouches for as much room at `target`.
+        self.each_run(claim, |slots, from| unsafe { slots::empty(slots, target.add(from)) });
     }
 
-    /// Calls `visit` with each claimed slot, in order.
+    /// Calls `visit` with each run of claimed slots, in order, and how many came before.
     #[inline(always)]
-    fn each(&self, claim: Claim, visit: impl Fn(&Slot<T>, usize)) {
+    fn each_run(&self, claim: Claim, visit: impl Fn(&[Slot<T>], usize)) {
         let slots = self.slots.as_slice();
-        let start = claim.start as usize & (slots.len() - 1);
+        let start = (claim.start & self.mask) as usize;
         let count = claim.count as usize;
-        // Seldom does a claim go around the end. If not, the loop's count is the caller's, often
-        // a constant to unroll for.
-        if count <= slots.len() - start {
-            for nth in 0..count {
-                // SAFETY: start + nth < slots.len(), as was just found.
-                visit(unsafe { slots.get_unchecked(start + nth) }, nth);
-            }
+        // Seldom does a claim go around the end, and one of a single slot never. If not, the
+        // run's length is the caller's, often a constant to unroll for.
+        if count == 1 || count <= slots.len() - start {
+            // SAFETY: the number of slots is a power of two, so the masked start is below it, and
+            // the run ends within the slots, as was just found.
+            visit(unsafe { slots.get_unchecked(start..start + count) }, 0);
         } else {
-            let (to_end, from_start) = self.claimed(claim);
-            for (nth, slot) in to_end.iter().chain(from_start).enumerate() {
-                visit(slot, nth);
-            }
+            self.each_of_two_runs(claim, visit);
         }
+    }
+
+    /// Not `cold`, which would keep it from being inlined: of thirty-two elements, one claim in a
+    /// few dozen goes around the end of a small ring.
+    fn each_of_two_runs(&self, claim: Claim, visit: impl Fn(&[Slot<T>], usize)) {
+        let (to_end, from_start) = self.claimed(claim);
+        visit(to_end, 0);
+        visit(from_start, to_end.len());
     }
 
     /// The claimed slots, in order: up to the end of the slots, then from their start.
     #[inline(always)]
     pub(super) fn claimed(&self, claim: Claim) -> (&[Slot<T>], &[Slot<T>]) {
         let slots = self.slots.as_slice();
-        let start = claim.start as usize & (slots.len() - 1);
+        let start = (claim.start & self.mask) as usize;
         let count = claim.count as usize;
         let first = count.min(slots.len() - start);
         // SAFETY: the number of slots is a power of two, so start < slots.len(), and start + first
@@ -228,7 +228,7 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     pub(super) fn nth(&self, claim: Claim, nth: u32) -> &Slot<T> {
         debug_assert!(nth < claim.count);
         let slots = self.slots.as_slice();
-        let index = claim.start.wrapping_add(nth) as usize & (slots.len() - 1);
+        let index = (claim.start.wrapping_add(nth) & self.mask) as usize;
         // SAFETY: the number of slots is a power of two, so the masked index is below it.
         unsafe { slots.get_unchecked(index) }
     }

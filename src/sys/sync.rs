@@ -11,7 +11,8 @@ pub(crate) use std::{hint::spin_loop, sync::Arc, sync::atomic};
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
 
-/// [`std::cell::UnsafeCell`] with loom's interface: the closure gets the raw pointer.
+/// [`std::cell::UnsafeCell`] with loom's interface, as far as it is used: the closure gets the raw
+/// pointer.
 #[cfg(not(loom))]
 #[derive(Debug, Default)]
 #[repr(transparent)]
@@ -21,11 +22,6 @@ pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 impl<T> UnsafeCell<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self(std::cell::UnsafeCell::new(value))
-    }
-
-    #[inline(always)]
-    pub(crate) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
-        read(self.0.get())
     }
 
     #[inline(always)]
