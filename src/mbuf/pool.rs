@@ -10,7 +10,7 @@ use super::burst::Burst;
 use super::frame::Mbuf;
 use super::header::{HEADROOM_BYTES, Header};
 use crate::memory::Memory;
-use crate::mempool::{Mempool, MempoolError, Object};
+use crate::mempool::{Backend, Mempool, MempoolConfig, MempoolError, Object};
 
 /// Data room of an mbuf unless told otherwise: 2,048 bytes of data behind the headroom.
 pub const DEFAULT_DATA_ROOM_BYTES: u16 = 2048 + HEADROOM_BYTES;
@@ -28,6 +28,10 @@ pub struct MbufPoolConfig {
     pub data_room_bytes: u16,
     /// NUMA node; `None`: any.
     pub node: Option<u32>,
+    /// Where free mbufs wait that no lcore has.
+    pub backend: Backend,
+    /// Marks around each mbuf that find overruns; see [`MempoolConfig::cookies`].
+    pub cookies: bool,
 }
 
 impl MbufPoolConfig {
@@ -40,13 +44,36 @@ impl MbufPoolConfig {
             cache_size: (count / 8).min(256),
             data_room_bytes: DEFAULT_DATA_ROOM_BYTES,
             node: None,
+            backend: Backend::default(),
+            cookies: cfg!(debug_assertions),
+        }
+    }
+
+    /// The pool of objects below.
+    fn objects(&self) -> MempoolConfig {
+        MempoolConfig {
+            name: self.name.clone(),
+            count: self.count,
+            element_len_bytes: size_of::<Header>() + usize::from(self.data_room_bytes),
+            cache_size: self.cache_size,
+            node: self.node,
+            backend: self.backend,
+            cookies: self.cookies,
         }
     }
 
     /// Bytes from one mbuf to the next.
     #[must_use]
     pub fn object_len_bytes(&self) -> usize {
-        (size_of::<Header>() + usize::from(self.data_room_bytes)).next_multiple_of(64)
+        self.objects().layout().map_or(0, |layout| layout.len_bytes())
+    }
+
+    /// Bytes of memory that the pool takes where it is contiguous for devices: mbufs, and the list
+    /// of free ones.
+    #[must_use]
+    pub fn memory_len_bytes(&self) -> usize {
+        let mbufs = self.count.saturating_mul(self.object_len_bytes());
+        mbufs.saturating_add(self.objects().free_list_len_bytes())
     }
 }
 
@@ -103,7 +130,7 @@ impl MbufPool {
     /// # Errors
     /// If the configuration makes no sense or there is no memory for it.
     pub fn new(memory: &Arc<Memory>, config: &MbufPoolConfig) -> Result<Self, MbufPoolError> {
-        let &MbufPoolConfig { data_room_bytes, count, cache_size, node, ref name } = config;
+        let &MbufPoolConfig { data_room_bytes, ref name, .. } = config;
         if data_room_bytes <= HEADROOM_BYTES {
             return Err(MbufPoolError::DataRoom { name: name.clone(), data_room_bytes });
         }
@@ -111,46 +138,38 @@ impl MbufPool {
         // The headers point at `Shared`, which holds the objects: room first, contents after.
         let room: Box<MaybeUninit<Shared>> = Box::new_uninit();
         let shared = NonNull::from(Box::leak(room)).cast::<Shared>();
-        let objects = Mempool::new(
-            memory,
-            name,
-            count,
-            config.object_len_bytes(),
-            cache_size,
-            node,
-            |object, iova| {
-                let header_len = size_of::<Header>();
-                // SAFETY: the object is `object_len_bytes` of memory that nobody else has yet,
-                // aligned to 64: a header fits, and the buffer behind it.
-                unsafe {
-                    let buf = object.0.add(header_len).as_ptr();
-                    object.0.cast::<Header>().write(Header {
-                        buf,
-                        buf_iova: iova.0 + header_len as u64,
-                        data_off: HEADROOM_BYTES,
-                        refcnt: AtomicU16::new(1),
-                        segments: 1,
-                        port: u16::MAX,
-                        flags: 0,
-                        packet_type: 0,
-                        packet_len: 0,
-                        data_len: 0,
-                        vlan_tci: 0,
-                        rss_hash: 0,
-                        vlan_tci_outer: 0,
-                        buf_len: data_room_bytes,
-                        reserved: 0,
-                        pool: shared.as_ptr(),
-                        next: null_mut(),
-                        tx_offload: 0,
-                        external: null_mut(),
-                        private_len: 0,
-                        time_sync: 0,
-                        dynamic: [0; 9],
-                    });
-                }
-            },
-        );
+        let objects = Mempool::new(memory, &config.objects(), |_, object, iova| {
+            let header_len = size_of::<Header>();
+            // SAFETY: the object is `object_len_bytes` of memory that nobody else has yet,
+            // aligned to 64: a header fits, and the buffer behind it.
+            unsafe {
+                let buf = object.0.add(header_len).as_ptr();
+                object.0.cast::<Header>().write(Header {
+                    buf,
+                    buf_iova: iova.0 + header_len as u64,
+                    data_off: HEADROOM_BYTES,
+                    refcnt: AtomicU16::new(1),
+                    segments: 1,
+                    port: u16::MAX,
+                    flags: 0,
+                    packet_type: 0,
+                    packet_len: 0,
+                    data_len: 0,
+                    vlan_tci: 0,
+                    rss_hash: 0,
+                    vlan_tci_outer: 0,
+                    buf_len: data_room_bytes,
+                    reserved: 0,
+                    pool: shared.as_ptr(),
+                    next: null_mut(),
+                    tx_offload: 0,
+                    external: null_mut(),
+                    private_len: 0,
+                    time_sync: 0,
+                    dynamic: [0; 9],
+                });
+            }
+        });
         let objects = match objects {
             Ok(objects) => objects,
             Err(error) => {

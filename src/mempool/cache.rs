@@ -4,43 +4,76 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 
+use super::free_list::FreeList;
 use super::pool::Object;
-use crate::ring::{Amount, Core, Multi};
-use crate::sys::sync::atomic::{AtomicUsize, Ordering};
-
-/// The free objects that no cache has. Threads of all lcores, and those of none, put and take.
-pub(crate) type FreeRing = Core<Object, Multi, Multi>;
+use crate::sys::copy::copy_few;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
+use crate::telemetry::Counter;
 
 /// Free objects of one lcore, the warmest on top. Only that lcore's thread calls `get` and `put`
-/// (they are `unsafe` for that); others may read `len`.
+/// (they are `unsafe` for that); others may read `len` and the counts.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    /// How many of `objects` are filled. Stored with Release as the last step of a `put`, so that
-    /// whoever counts all objects as returned may free the pool.
-    len: AtomicUsize,
+    /// How many of `objects` are filled, in the lower bits ([`LEN_BITS`]); above them, how often
+    /// `get` was served from here. One word for both, since both change at the same time: counting
+    /// costs nothing. Stored with Release as the last step of a `put`, so that whoever counts all
+    /// objects as returned may free the pool.
+    word: AtomicU64,
     objects: Box<[UnsafeCell<MaybeUninit<Object>>]>,
+    /// Refills from the free list.
+    pub(super) misses: Counter,
+    /// Times that half the cache, or more than half a cache at once, went to the free list.
+    pub(super) flushes: Counter,
+    /// Times that neither cache nor free list had enough.
+    pub(super) empty: Counter,
 }
 
+const LEN_BITS: u32 = 16;
+const LEN_MASK: u64 = (1 << LEN_BITS) - 1;
+/// Added to the word for a `get` that was served.
+const ONE_HIT: u64 = 1 << LEN_BITS;
+
 impl Cache {
+    /// `size` is at most [`super::MAX_CACHE_SIZE`], and so fits the word's lower bits.
     pub(crate) fn new(size: usize) -> Self {
-        let objects = (0..size).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-        Self { len: AtomicUsize::new(0), objects }
+        Self {
+            word: AtomicU64::new(0),
+            objects: (0..size).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+            misses: Counter::default(),
+            flushes: Counter::default(),
+            empty: Counter::default(),
+        }
     }
 
     /// Objects in the cache: exact for its own lcore, a moment's view for others.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Acquire)
+        (self.word.load(Ordering::Acquire) & LEN_MASK) as usize
+    }
+
+    /// Times that `get` found all it wanted in the cache.
+    pub(super) fn hits(&self) -> u64 {
+        self.word.load(Ordering::Relaxed) >> LEN_BITS
+    }
+
+    #[inline(always)]
+    fn own_word(&self) -> u64 {
+        self.word.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     fn own_len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        (self.own_word() & LEN_MASK) as usize
+    }
+
+    #[inline(always)]
+    fn set_word(&self, word: u64) {
+        self.word.store(word, Ordering::Release);
     }
 
     #[inline(always)]
     fn set_len(&self, len: usize) {
-        self.len.store(len, Ordering::Release);
+        self.set_word(self.own_word() & !LEN_MASK | len as u64);
     }
 
     /// Where the objects stand. Reading and writing through it is for the cache's lcore alone.
@@ -54,11 +87,11 @@ impl Cache {
     /// # Safety
     /// The calling thread is the lcore whose cache this is.
     #[inline(always)]
-    pub(crate) unsafe fn get(&self, out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
-        let len = self.own_len();
-        if out.len() <= len {
+    pub(crate) unsafe fn get(&self, out: &mut [MaybeUninit<Object>], shared: &FreeList) -> bool {
+        let word = self.own_word();
+        if out.len() <= (word & LEN_MASK) as usize {
             // SAFETY: the caller's promise, and there are enough.
-            unsafe { self.pop(out) };
+            unsafe { self.pop(out, word + ONE_HIT) };
             return true;
         }
         // SAFETY: the caller's promise.
@@ -68,59 +101,60 @@ impl Cache {
     /// # Safety
     /// As for `get`.
     #[cold]
-    unsafe fn get_refilling(&self, out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
+    unsafe fn get_refilling(&self, out: &mut [MaybeUninit<Object>], shared: &FreeList) -> bool {
         let half = self.objects.len() / 2;
+        self.misses.add(1);
         if out.len() > half {
-            // Larger than a refill: a cache can't help, so leave it as it is, unless the ring
+            // Larger than a refill: a cache can't help, so leave it as it is, unless the free list
             // can't give the whole and the two together can.
             // SAFETY: the caller's promise.
-            return get_shared(out, shared) || unsafe { self.get_from_both(out, shared) };
+            return shared.get(out) || unsafe { self.get_from_both(out, shared) };
         }
         let len = self.own_len();
         // SAFETY: `len < out.len() <= half`, so the range lies inside the array; this lcore alone
         // touches it.
         let room = unsafe { std::slice::from_raw_parts_mut(self.base().add(len), half) };
-        if get_shared(room, shared) {
+        if shared.get(room) {
             self.set_len(len + half);
             // SAFETY: the caller's promise, and there are enough now.
-            unsafe { self.pop(out) };
+            unsafe { self.pop(out, self.own_word()) };
             return true;
         }
         // SAFETY: the caller's promise.
         unsafe { self.get_from_both(out, shared) }
     }
 
-    /// The last resort when the ring runs low: exactly what is missing comes from the ring.
+    /// The last resort when the free list runs low: exactly what is missing comes from it.
     ///
     /// # Safety
     /// As for `get`.
-    unsafe fn get_from_both(&self, out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
+    unsafe fn get_from_both(&self, out: &mut [MaybeUninit<Object>], shared: &FreeList) -> bool {
         let len = self.own_len().min(out.len());
         let (mine, missing) = out.split_at_mut(len);
-        if !get_shared(missing, shared) {
+        if !shared.get(missing) {
+            self.empty.add(1);
             return false;
         }
         // SAFETY: the caller's promise; `mine` is as long as the cache at most.
-        unsafe { self.pop(mine) };
+        unsafe { self.pop(mine, self.own_word()) };
         true
     }
 
-    /// Takes the warmest objects.
+    /// Takes the warmest objects. `word` is the cache's, perhaps with a hit more.
     ///
     /// # Safety
-    /// As for `get`; and `out.len()` is at most `len`.
+    /// As for `get`; and `out.len()` is at most the length in `word`.
     #[inline(always)]
-    unsafe fn pop(&self, out: &mut [MaybeUninit<Object>]) {
-        let len = self.own_len();
+    unsafe fn pop(&self, out: &mut [MaybeUninit<Object>], word: u64) {
+        let len = (word & LEN_MASK) as usize;
         debug_assert!(out.len() <= len && len <= self.objects.len());
-        let rest = len - out.len();
         // SAFETY: `out.len() <= len <= objects.len()`: the source range is inside the array, and
         // initialised; `out` is somebody else's array.
         unsafe {
-            let source = self.base().add(rest).cast_const();
-            std::ptr::copy_nonoverlapping(source, out.as_mut_ptr(), out.len());
+            let source = self.base().add(len - out.len()).cast_const();
+            copy_few(source, out.as_mut_ptr(), out.len());
         }
-        self.set_len(rest);
+        self.set_word(word - out.len() as u64);
     }
 
     /// Takes all of `objects` back.
@@ -128,9 +162,8 @@ impl Cache {
     /// # Safety
     /// The calling thread is the lcore whose cache this is.
     #[inline(always)]
-    pub(crate) unsafe fn put(&self, objects: &[Object], shared: &FreeRing) {
-        let len = self.own_len();
-        if len + objects.len() > self.objects.len() {
+    pub(crate) unsafe fn put(&self, objects: &[Object], shared: &FreeList) {
+        if self.own_len() + objects.len() > self.objects.len() {
             // SAFETY: the caller's promise.
             return unsafe { self.put_flushing(objects, shared) };
         }
@@ -141,10 +174,11 @@ impl Cache {
     /// # Safety
     /// As for `put`.
     #[cold]
-    unsafe fn put_flushing(&self, objects: &[Object], shared: &FreeRing) {
+    unsafe fn put_flushing(&self, objects: &[Object], shared: &FreeList) {
         let half = self.objects.len() / 2;
+        self.flushes.add(1);
         if objects.len() > half {
-            put_shared(objects, shared);
+            shared.put(objects);
             return;
         }
         // More than half full, or we wouldn't be here: flush half a cache, the coldest.
@@ -154,7 +188,7 @@ impl Cache {
         // SAFETY: the first `flush <= len` entries are initialised, and Object has the layout of
         // MaybeUninit<Object>; this lcore alone touches them, and the slice ends before they move.
         unsafe {
-            put_shared(std::slice::from_raw_parts(self.base().cast::<Object>(), flush), shared);
+            shared.put(std::slice::from_raw_parts(self.base().cast::<Object>(), flush));
             std::ptr::copy(self.base().add(flush), self.base(), len - flush);
         }
         // SAFETY: half a cache is free now, and `objects` is at most that.
@@ -167,27 +201,14 @@ impl Cache {
     /// As for `put`; and there is room for `objects`.
     #[inline(always)]
     unsafe fn push(&self, objects: &[Object]) {
-        let len = self.own_len();
+        let word = self.own_word();
+        let len = (word & LEN_MASK) as usize;
         debug_assert!(len + objects.len() <= self.objects.len());
         // SAFETY: the caller's promise: the range is inside the array, and nobody else's.
         unsafe {
             let target = self.base().add(len).cast::<Object>();
-            std::ptr::copy_nonoverlapping(objects.as_ptr(), target, objects.len());
+            copy_few(objects.as_ptr(), target, objects.len());
         }
-        self.set_len(len + objects.len());
+        self.set_word(word + objects.len() as u64);
     }
-}
-
-/// Fills `out` from the shared ring, or nothing of it.
-pub(crate) fn get_shared(out: &mut [MaybeUninit<Object>], shared: &FreeRing) -> bool {
-    let count = out.len() as u32; // a pool has at most 2^30 objects; more can't be had anyway
-    // SAFETY: `out` has room for `count`; any thread may use this ring.
-    unsafe { shared.dequeue(out.as_mut_ptr().cast::<Object>(), Amount::Bulk(count)) == count }
-}
-
-/// Puts all of `objects` into the shared ring, which has room for every object of the pool.
-pub(crate) fn put_shared(objects: &[Object], shared: &FreeRing) {
-    // SAFETY: the source holds that many plain values; any thread may use this ring.
-    let put = unsafe { shared.enqueue(objects.as_ptr(), Amount::Bulk(objects.len() as u32)) };
-    debug_assert_eq!(put as usize, objects.len(), "more objects came back than went out");
 }

@@ -1,78 +1,26 @@
-//! The pool: memory cut into objects, the shared ring of free ones, the caches.
+//! The pool: memory cut into objects, the list of free ones, the caches.
 #![expect(unsafe_code, reason = "per-lcore caches are reached without a lock")]
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_utils::CachePadded;
-
-use super::cache::{Cache, FreeRing, get_shared, put_shared};
-use crate::memory::{Iova, IovaMode, Memory, MemoryError, Segment, Zone, ZoneRequest};
-use crate::ring::MAX_CAPACITY;
-use crate::sys::lcore_id::{self, MAX_LCORES};
-
-/// The most objects that one lcore's cache may hold.
-pub const MAX_CACHE_SIZE: usize = 512;
-
-/// Why a pool can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum MempoolError {
-    /// The number of objects is zero or beyond counting.
-    #[error("mempool {name:?}: {count} objects were asked for; it can have 1 to {MAX_CAPACITY}")]
-    Count {
-        /// The pool's name.
-        name: String,
-        /// What was asked for.
-        count: usize,
-    },
-    /// A cache larger than allowed, or so large that the pool could sit in one lcore's cache.
-    #[error(
-        "mempool {name:?}: a cache of {cache_size} objects per lcore was asked for; \
-         the most for {count} objects is {most} (at most {MAX_CACHE_SIZE}, and 2/3 of the pool)"
-    )]
-    CacheSize {
-        /// The pool's name.
-        name: String,
-        /// What was asked for.
-        cache_size: usize,
-        /// Objects in the pool.
-        count: usize,
-        /// The largest cache it may have.
-        most: usize,
-    },
-    /// An object of no size, or larger than a page where pages aren't contiguous for the device.
-    #[error(
-        "mempool {name:?}: objects of {object_len_bytes} bytes don't fit; \
-         with --iova-mode=pa an object must fit into one page of {page_len_bytes} bytes"
-    )]
-    ObjectLen {
-        /// The pool's name.
-        name: String,
-        /// Bytes per object.
-        object_len_bytes: usize,
-        /// The page size that limits it.
-        page_len_bytes: u64,
-    },
-    /// There is no memory for it.
-    #[error("mempool {name:?}: no memory for {count} objects of {object_len_bytes} bytes")]
-    Memory {
-        /// The pool's name.
-        name: String,
-        /// Objects asked for.
-        count: usize,
-        /// Bytes per object.
-        object_len_bytes: usize,
-        /// Why.
-        #[source]
-        source: MemoryError,
-    },
-}
+use super::audit::{AuditError, AuditReport};
+use super::cache::Cache;
+use super::chunks::{Chunk, Chunks};
+use super::config::{MempoolConfig, MempoolError};
+use super::cookie::{Cookies, Fault};
+use super::free_list::{Backend, FreeList};
+use super::layout::ObjectLayout;
+use super::stats::MempoolStats;
+use crate::memory::{Iova, Memory};
+use crate::sys::lcore_local::LcoreLocal;
 
 /// The memory of pools that went while objects were out.
-static KEPT: Mutex<Vec<Zone>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<Chunks>> = Mutex::new(Vec::new());
 
-/// The address of an object of a pool.
+/// The address of an element of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Object(pub(crate) NonNull<u8>);
@@ -85,99 +33,53 @@ unsafe impl Send for Object {}
 #[derive(Debug)]
 pub struct Mempool {
     name: String,
-    zone: ManuallyDrop<Zone>,
+    chunks: ManuallyDrop<Chunks>,
     count: usize,
-    object_len_bytes: usize,
+    layout: ObjectLayout,
     /// Every object that is neither lent out nor in a cache. It has room for all.
-    shared: FreeRing,
-    /// By lcore id; empty if the pool is uncached.
-    caches: Box<[CachePadded<Cache>]>,
+    shared: FreeList,
+    /// By lcore id; `None` if the pool is uncached.
+    caches: Option<LcoreLocal<Cache>>,
+    cookies: Option<Cookies>,
+    faults: AtomicU64,
+    /// Refusals to threads without a cache.
+    empty: AtomicU64,
 }
 
-// SAFETY: `caches[id]` is touched only by the thread that is lcore `id` (no other thread gets that
-// answer from `lcore_id::current`, and a claim hands over with Release/Acquire), except for its
-// length, which is atomic. All else is immutable or synchronised by the ring.
-unsafe impl Sync for Mempool {}
-// SAFETY: nothing in it is bound to the thread that made it.
-unsafe impl Send for Mempool {}
-
 impl Mempool {
-    /// How many bytes of memory `count` objects of `object_len_bytes` take, with what is lost at
-    /// page ends where the device sees single pages.
-    #[must_use]
-    pub fn len_bytes(memory: &Memory, count: usize, object_len_bytes: usize) -> Option<usize> {
-        if memory.iova_mode() == IovaMode::Va {
-            return count.checked_mul(object_len_bytes);
-        }
-        let page = usize::try_from(smallest_page(memory)).ok()?;
-        count.div_ceil((page / object_len_bytes).max(1)).checked_mul(page)
-    }
-
-    /// Makes a pool of `count` objects. `initialise` is called with each object's address and
-    /// what the device calls it; `object_len_bytes` must be a multiple of 64.
+    /// Makes a pool. `initialise` is called with each object's number, its element, and what the
+    /// device calls that; by address.
     pub(crate) fn new(
         memory: &Arc<Memory>,
-        name: &str,
-        count: usize,
-        object_len_bytes: usize,
-        cache_size: usize,
-        node: Option<u32>,
-        mut initialise: impl FnMut(Object, Iova),
+        config: &MempoolConfig,
+        mut initialise: impl FnMut(usize, Object, Iova),
     ) -> Result<Self, MempoolError> {
-        let owned = || name.to_owned();
-        if count == 0 || count > MAX_CAPACITY {
-            return Err(MempoolError::Count { name: owned(), count });
-        }
-        let most = (count * 2 / 3).min(MAX_CACHE_SIZE);
-        if cache_size > most {
-            return Err(MempoolError::CacheSize { name: owned(), cache_size, count, most });
-        }
-        let page_len_bytes = smallest_page(memory);
-        let paged = memory.iova_mode() == IovaMode::Pa;
-        let len_bytes = Self::len_bytes(memory, count, object_len_bytes)
-            .filter(|_| object_len_bytes != 0 && object_len_bytes.is_multiple_of(64))
-            .filter(|_| !paged || object_len_bytes as u64 <= page_len_bytes)
-            .ok_or(MempoolError::ObjectLen { name: owned(), object_len_bytes, page_len_bytes })?;
-        let align = if paged { page_len_bytes as usize } else { 64 };
-        let zone =
-            memory.zone(&ZoneRequest::new(name, len_bytes).align(align).on_node(node)).map_err(
-                |source| MempoolError::Memory { name: owned(), count, object_len_bytes, source },
-            )?;
-
-        let shared =
-            FreeRing::new(count).map_err(|_| MempoolError::Count { name: owned(), count })?;
-        let base = zone.as_ptr();
-        let start = base.as_ptr() as u64;
-        let mut placed = 0;
-        // An object never spans two runs: the device must see it in one piece.
-        for run in zone.iova_runs() {
-            let fit = usize::try_from(run.len_bytes).unwrap_or(usize::MAX) / object_len_bytes;
-            for nth in 0..fit.min(count - placed) {
-                let offset = nth * object_len_bytes;
-                // SAFETY: the run lies inside the zone, the object inside the run.
-                let object = Object(unsafe { base.add((run.va - start) as usize + offset) });
-                initialise(object, Iova(run.iova.0 + offset as u64));
-                put_shared(&[object], &shared);
-                placed += 1;
+        let layout = config.check(memory)?;
+        let MempoolConfig { count, node, cache_size, backend, ref name, .. } = *config;
+        let cookies = Cookies::new(&layout);
+        let chunks = Chunks::take(memory, config, layout)?;
+        let shared = FreeList::in_zone(memory, &format!("{name}.free"), node, count, backend)
+            .map_err(Box::new)
+            .map_err(|source| MempoolError::FreeList { name: name.clone(), count, source })?;
+        // From here on nothing is refused.
+        for (number, object, iova) in chunks.objects() {
+            initialise(number, object, iova);
+            if let Some(cookies) = cookies {
+                // SAFETY: an object of this pool.
+                unsafe { cookies.bake(object) };
             }
+            shared.put(&[object]);
         }
-        if placed < count {
-            let source = MemoryError::ZoneLen {
-                name: owned(),
-                len_bytes: count * object_len_bytes,
-                max_bytes: placed * object_len_bytes,
-            };
-            return Err(MempoolError::Memory { name: owned(), count, object_len_bytes, source });
-        }
-        let cache_count = if cache_size == 0 { 0 } else { MAX_LCORES };
-        let caches = (0..cache_count).map(|_| CachePadded::new(Cache::new(cache_size))).collect();
         Ok(Self {
-            name: owned(),
-            zone: ManuallyDrop::new(zone),
+            name: name.clone(),
+            chunks: ManuallyDrop::new(chunks),
             count,
-            object_len_bytes,
+            layout,
             shared,
-            caches,
+            caches: (cache_size > 0).then(|| LcoreLocal::new(|_| Cache::new(cache_size))),
+            cookies,
+            faults: AtomicU64::new(0),
+            empty: AtomicU64::new(0),
         })
     }
 
@@ -193,27 +95,50 @@ impl Mempool {
         self.count
     }
 
-    /// Bytes from one object to the next.
+    /// What an object is made of.
     #[must_use]
-    pub fn object_len_bytes(&self) -> usize {
-        self.object_len_bytes
+    pub fn layout(&self) -> ObjectLayout {
+        self.layout
+    }
+
+    /// Where free objects wait that no cache has.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.shared.backend()
     }
 
     /// The NUMA node of its memory, if known.
     #[must_use]
     pub fn node(&self) -> Option<u32> {
-        self.zone.node()
+        self.chunks.node()
     }
 
-    /// Objects that nobody has: in the shared ring and in all caches. Exact while nobody takes or
+    /// The pieces of memory that the objects stand in, by address.
+    #[must_use]
+    pub fn chunks(&self) -> &[Chunk] {
+        self.chunks.runs()
+    }
+
+    /// Every object's number, the address of its element, and what the device calls that; by
+    /// address. What is in an element is for whoever has it to say.
+    pub fn addresses(&self) -> impl Iterator<Item = (usize, NonNull<u8>, Iova)> + '_ {
+        self.chunks.objects().map(|(number, object, iova)| (number, object.0, iova))
+    }
+
+    /// The number of the object whose element starts at `address`, if one does.
+    #[must_use]
+    pub fn number_of(&self, address: NonNull<u8>) -> Option<usize> {
+        self.chunks.number_of(address)
+    }
+
+    /// Objects that nobody has: in the free list and in all caches. Exact while nobody takes or
     /// returns; while objects are only being returned it is never too high.
     #[must_use]
     pub fn available(&self) -> usize {
-        // The ring first: a flush moves objects from a cache to the ring, and so may be missed
-        // but not be counted twice.
+        // The free list first: a flush moves objects from a cache to the list, and so may be
+        // missed but not be counted twice.
         let shared = self.shared.len();
-        let cached: usize = self.caches.iter().map(|cache| cache.len()).sum();
-        (shared + cached).min(self.count)
+        (shared + self.cached()).min(self.count)
     }
 
     /// Objects that somebody has.
@@ -222,7 +147,70 @@ impl Mempool {
         self.count - self.available()
     }
 
-    /// Free objects in the shared ring alone.
+    /// Objects in the caches of all lcores.
+    fn cached(&self) -> usize {
+        self.each_cache().map(Cache::len).sum()
+    }
+
+    fn each_cache(&self) -> impl Iterator<Item = &Cache> {
+        // SAFETY: the functions that are called of these are for any thread: they read atomics.
+        self.caches.iter().flat_map(|caches| unsafe { caches.each() })
+    }
+
+    /// What has been counted. A moment's view while others work.
+    #[must_use]
+    pub fn stats(&self) -> MempoolStats {
+        let mut stats = MempoolStats {
+            count: self.count,
+            available: self.available(),
+            cached: self.cached(),
+            empty: self.empty.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
+            ..MempoolStats::default()
+        };
+        for cache in self.each_cache() {
+            stats.cache_hits += cache.hits();
+            stats.cache_misses += cache.misses.get();
+            stats.cache_flushes += cache.flushes.get();
+            stats.empty += cache.empty.get();
+        }
+        stats
+    }
+
+    /// Walks all objects and counts: with cookies, that each is marked as free or out, that nobody
+    /// wrote beyond it, and that as many are free as are counted; without, that the counts agree.
+    ///
+    /// Nobody may take or return objects meanwhile, or the counts don't match; nothing worse
+    /// happens.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub fn audit(&self) -> Result<AuditReport, AuditError> {
+        let available = self.shared.len() + self.cached();
+        let mut report = AuditReport { count: self.count, available, marked_free: None };
+        if available > self.count {
+            return Err(AuditError::Counts { name: self.name.clone(), report });
+        }
+        let Some(cookies) = self.cookies else { return Ok(report) };
+        let mut free = 0;
+        for (number, object, _) in self.chunks.objects() {
+            // SAFETY: an object of this pool.
+            match unsafe { cookies.look(object) } {
+                Ok(is_free) => free += usize::from(is_free),
+                Err(fault) => {
+                    let (name, address) = (self.name.clone(), object.0.addr().get());
+                    return Err(AuditError::Object { name, number, address, fault });
+                }
+            }
+        }
+        report.marked_free = Some(free);
+        if free != available {
+            return Err(AuditError::Counts { name: self.name.clone(), report });
+        }
+        Ok(report)
+    }
+
+    /// Free objects in the free list alone.
     #[cfg(all(test, not(loom)))]
     pub(super) fn shared_len(&self) -> usize {
         self.shared.len()
@@ -231,30 +219,105 @@ impl Mempool {
     /// Takes as many objects as `out` has room for, or none.
     #[inline(always)]
     pub(crate) fn get_bulk(&self, out: &mut [MaybeUninit<Object>]) -> bool {
-        match self.own_cache() {
+        let got = match self.own_cache() {
             // SAFETY: this thread is the cache's lcore, and `get` calls nobody back.
             Some(cache) => unsafe { cache.get(out, &self.shared) },
-            None => get_shared(out, &self.shared),
+            None => self.shared.get(out) || self.none_left(),
+        };
+        if self.cookies.is_some() && got {
+            // SAFETY: `out` was filled.
+            unsafe { self.mark_taken(out) };
         }
+        got
     }
 
     /// Takes objects back.
     ///
     /// # Safety
-    /// They came from this pool, are no longer used, and each is given back once.
+    /// They came from this pool, are no longer used, and each is given back once. (With cookies
+    /// what breaks this is found, counted, logged and left out.)
     #[inline(always)]
     pub(crate) unsafe fn put_bulk(&self, objects: &[Object]) {
+        if self.cookies.is_some() {
+            return self.put_checked(objects);
+        }
+        self.put_unchecked(objects);
+    }
+
+    #[inline(always)]
+    fn put_unchecked(&self, objects: &[Object]) {
         match self.own_cache() {
             // SAFETY: this thread is the cache's lcore, and `put` calls nobody back.
             Some(cache) => unsafe { cache.put(objects, &self.shared) },
-            None => put_shared(objects, &self.shared),
+            None => self.shared.put(objects),
         }
     }
 
     #[inline(always)]
     fn own_cache(&self) -> Option<&Cache> {
-        let cache = self.caches.get(lcore_id::current()? as usize)?;
-        Some(cache)
+        // SAFETY: those who get it call nothing of others' while they have it.
+        self.caches.as_ref().and_then(|caches| unsafe { caches.own() })
+    }
+
+    #[cold]
+    fn none_left(&self) -> bool {
+        self.empty.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// # Safety
+    /// All of `taken` are filled.
+    #[cold]
+    #[inline(never)]
+    unsafe fn mark_taken(&self, taken: &[MaybeUninit<Object>]) {
+        let Some(cookies) = self.cookies else { return };
+        for object in taken {
+            // SAFETY: filled, as the caller says, with objects of this pool.
+            let (object, marked) = unsafe {
+                let object = object.assume_init();
+                (object, cookies.take(object))
+            };
+            if let Err(fault) = marked {
+                self.report(object, fault);
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_checked(&self, objects: &[Object]) {
+        let Some(cookies) = self.cookies else { return };
+        let good = |object: Object| {
+            let checked = match self.chunks.number_of(object.0) {
+                // SAFETY: an object of this pool, as was just found.
+                Some(_) => unsafe { cookies.give(object) },
+                None => Err(Fault::Foreign),
+            };
+            if let Err(fault) = checked {
+                self.report(object, fault);
+            }
+            // Whoever wrote beyond it had it: it is free now all the same.
+            matches!(checked, Ok(()) | Err(Fault::Overrun(_)))
+        };
+        // Runs of good ones go back together, as they would unchecked.
+        let mut rest = objects;
+        while !rest.is_empty() {
+            let count = rest.iter().take_while(|object| good(**object)).count();
+            let (run, others) = rest.split_at(count);
+            self.put_unchecked(run);
+            rest = others.get(1..).unwrap_or_default();
+        }
+    }
+
+    fn report(&self, object: Object, fault: Fault) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        let (name, address) = (&self.name, object.0.addr().get());
+        match self.chunks.number_of(object.0) {
+            Some(number) => {
+                tracing::error!("mempool {name:?}: object {number} at {address:#x}: {fault}");
+            }
+            None => tracing::error!("mempool {name:?}: {address:#x}: {fault}"),
+        }
     }
 }
 
@@ -264,16 +327,11 @@ impl Drop for Mempool {
         // if it happens all the same, the memory must stay for whoever has them.
         if self.in_use() == 0 {
             // SAFETY: dropped here and never touched again; no object is out.
-            unsafe { ManuallyDrop::drop(&mut self.zone) };
+            unsafe { ManuallyDrop::drop(&mut self.chunks) };
         } else {
             // SAFETY: taken here and never touched again.
-            let zone = unsafe { ManuallyDrop::take(&mut self.zone) };
-            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(zone);
+            let chunks = unsafe { ManuallyDrop::take(&mut self.chunks) };
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(chunks);
         }
     }
-}
-
-/// The smallest page that memory stands on, in bytes.
-fn smallest_page(memory: &Memory) -> u64 {
-    memory.segments().iter().map(Segment::page_len_bytes).min().unwrap_or(4096)
 }

@@ -18,9 +18,8 @@
 //!   tail beside a new head would make the distance between them negative, and so enormous.
 #![expect(unsafe_code, reason = "slots are handed from one thread to another without a lock")]
 
-use std::mem::MaybeUninit;
 #[cfg(not(loom))]
-use std::ptr::NonNull;
+use std::{mem::MaybeUninit, ptr::NonNull};
 
 use crossbeam_utils::CachePadded;
 
@@ -49,12 +48,7 @@ unsafe impl<T: Send, P: Mode, C: Mode> Sync for Core<T, P, C> {}
 unsafe impl<T: Send, P: Mode, C: Mode> Send for Core<T, P, C> {}
 
 impl<T, P: Mode, C: Mode> Core<T, P, C> {
-    /// An empty ring in plain memory.
-    pub(crate) fn new(capacity: usize) -> Result<Self, RingError> {
-        Self::starting_at(capacity, 0)
-    }
-
-    /// An empty ring whose indexes start at `index`, so that a test can begin just below the wrap
+    /// An empty ring in plain memory whose indexes start at `index`, so that a test can begin just below the wrap
     /// of the 32 bits instead of moving 2^32 elements first.
     pub(crate) fn starting_at(capacity: usize, index: u32) -> Result<Self, RingError> {
         Self::check(capacity)?;

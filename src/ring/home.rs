@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the ring may be placed in a zone's memory")]
 
 use std::alloc::Layout;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -15,7 +16,7 @@ use crate::memory::{Memory, Zone, ZoneRequest};
 use crate::sys::sync::Arc;
 
 /// An end's hold on its ring. Reaching the ring through it costs one pointer, wherever it is.
-pub(super) struct Hold<T, P: Mode, C: Mode> {
+pub(crate) struct Hold<T, P: Mode, C: Mode> {
     core: NonNull<Core<T, P, C>>,
     home: Arc<Home<T, P, C>>,
 }
@@ -27,13 +28,13 @@ unsafe impl<T: Send, P: Mode, C: Mode> Sync for Hold<T, P, C> {}
 
 impl<T, P: Mode, C: Mode> Hold<T, P, C> {
     /// A ring in plain memory.
-    pub(super) fn plain(core: Core<T, P, C>) -> Self {
+    pub(crate) fn plain(core: Core<T, P, C>) -> Self {
         let core = NonNull::from(Box::leak(Box::new(core)));
         Self { core, home: Arc::new(Home { core, zone: None, owned: PhantomData }) }
     }
 
     /// A ring in a zone: its indexes, and behind them its slots.
-    pub(super) fn in_zone(
+    pub(crate) fn in_zone(
         memory: &StdArc<Memory>,
         name: &str,
         node: Option<u32>,
@@ -64,6 +65,15 @@ impl<T, P: Mode, C: Mode> Hold<T, P, C> {
     /// The NUMA node of the ring's zone, if it is in one and the node is known.
     pub(super) fn node(&self) -> Option<u32> {
         self.home.zone.as_ref()?.node()
+    }
+}
+
+impl<T, P: Mode, C: Mode> fmt::Debug for Hold<T, P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .finish()
     }
 }
 

@@ -85,9 +85,11 @@ mod slots;
 mod tests;
 mod zero_copy;
 
+#[cfg(test)]
 pub(crate) use self::core::Core;
 pub use ends::{Consumer, Ends, Producer, ring, ring_in};
 pub use error::{MAX_CAPACITY, RingError};
+pub(crate) use home::Hold;
 pub(crate) use mode::Amount;
 pub use mode::{Hts, Mode, Multi, Rts, SharedMode, Single, ZeroCopy};
 pub use zero_copy::{Peeked, Reserved};

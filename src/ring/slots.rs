@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 use super::error::RingError;
+#[cfg(not(loom))]
+use crate::sys::copy::copy_few;
 use crate::sys::sync::UnsafeCell;
 
 /// Room for one element.
@@ -74,7 +76,7 @@ pub(super) unsafe fn fill<T>(slots: &[Slot<T>], source: *const T) {
         let target = slots.as_ptr().cast_mut().cast::<T>();
         // SAFETY: a slot is `repr(transparent)` around what it holds, and may be written to through
         // a shared reference; the rest is the caller's promise.
-        unsafe { copy(source, target, slots.len()) };
+        unsafe { copy_few(source, target, slots.len()) };
     }
     #[cfg(loom)]
     for (nth, slot) in slots.iter().enumerate() {
@@ -93,38 +95,12 @@ pub(super) unsafe fn empty<T>(slots: &[Slot<T>], target: *mut T) {
     {
         let source = slots.as_ptr().cast::<T>();
         // SAFETY: as above, for reading.
-        unsafe { copy(source, target, slots.len()) };
+        unsafe { copy_few(source, target, slots.len()) };
     }
     #[cfg(loom)]
     for (nth, slot) in slots.iter().enumerate() {
         // SAFETY: the caller's promise.
         slot.with(|slot| unsafe { target.add(nth).write((*slot).assume_init_read()) });
-    }
-}
-
-/// Elements that are copied at a time: of 8 bytes each, two vector registers' worth.
-#[cfg(not(loom))]
-const CHUNK: usize = 4;
-
-/// Copies `count` values that don't overlap with where they go. For a handful, which is what
-/// passes through a ring at a time, it is quicker than a call to `memcpy`.
-///
-/// # Safety
-/// As for [`ptr::copy_nonoverlapping`].
-#[cfg(not(loom))]
-#[inline(always)]
-unsafe fn copy<T>(source: *const T, target: *mut T, count: usize) {
-    let mut done = 0;
-    // SAFETY: the caller's promise: each step stays below `count`.
-    unsafe {
-        while done + CHUNK <= count {
-            ptr::copy_nonoverlapping(source.add(done), target.add(done), CHUNK);
-            done += CHUNK;
-        }
-        while done < count {
-            ptr::copy_nonoverlapping(source.add(done), target.add(done), 1);
-            done += 1;
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod arch;
 pub mod capability;
+pub(crate) mod copy;
 pub mod cpu;
 pub mod fs;
 pub mod idlist;
@@ -13,6 +14,7 @@ pub mod lcore_id;
 pub mod lcore_local;
 #[cfg(all(test, loom))]
 pub(crate) mod loom_model;
+pub(crate) mod lock;
 pub mod mapping;
 pub mod memfd;
 pub mod numa;

@@ -3,13 +3,13 @@
 
 use super::config::Request;
 use super::guard::{self, FREED, RED};
-use super::lock::Lock;
 use super::source::Extent;
 use super::stats::TagCounts;
 use super::table::{GRANULE_BYTES, Place, Used};
 use super::tag::{MAX_TAGS, Tag};
 use super::tlsf::{Fault, Tlsf};
 use crate::memory::Iova;
+use crate::sys::lock::Lock;
 use std::ptr::NonNull;
 
 /// One node's part of a heap.

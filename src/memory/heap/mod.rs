@@ -30,7 +30,6 @@ mod error;
 mod guard;
 #[expect(clippy::module_inception, reason = "the heap itself, among its parts")]
 mod heap;
-mod lock;
 mod owner;
 mod source;
 mod stats;

@@ -68,19 +68,19 @@ fn two_pushes_beside_a_stall<P: SharedMode>(
 
 #[test]
 fn multi_others_wait_in_their_first_operation() {
-    let core = Core::<u64, Multi, Multi>::new(64).unwrap();
+    let core = Core::<u64, Multi, Multi>::starting_at(64, 0).unwrap();
     assert_eq!(two_pushes_beside_a_stall(&core), (0, vec![1], vec![2, 3, 4]));
 }
 
 #[test]
 fn hts_others_wait_before_they_claim() {
-    let core = Core::<u64, Hts, Multi>::new(64).unwrap();
+    let core = Core::<u64, Hts, Multi>::starting_at(64, 0).unwrap();
     assert_eq!(two_pushes_beside_a_stall(&core), (0, vec![1], vec![2, 3, 4]));
 }
 
 #[test]
 fn rts_others_go_on_up_to_the_bound_and_are_seen_after_the_stall() {
-    let core = Core::<u64, Rts, Multi>::new(64).unwrap();
+    let core = Core::<u64, Rts, Multi>::starting_at(64, 0).unwrap();
     assert!(push(&core, 1));
     let claim = stalled(&core);
     // An eighth of 64 is 8: the distance is 1 before the first, and 8 before the eighth.

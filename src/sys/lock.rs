@@ -1,4 +1,4 @@
-//! The lock of an arena.
+//! A lock for a few dozen instructions.
 #![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
 
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::sys::sync::{UnsafeCell, spin_loop};
 /// cores get on. Threads of a real-time class shouldn't share a core and an arena: yielding does
 /// not let a lower priority run.
 #[derive(Debug)]
-pub(super) struct Lock<T> {
+pub(crate) struct Lock<T> {
     /// Acquire when taken, Release when given up: a holder sees all that the one before did.
     held: AtomicBool,
     value: UnsafeCell<T>,
@@ -26,13 +26,13 @@ unsafe impl<T: Send> Sync for Lock<T> {}
 const SPINS: u32 = 64;
 
 impl<T> Lock<T> {
-    pub(super) fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// Runs `work` while no other thread is in here.
     #[inline]
-    pub(super) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         if !self.try_take() {
             self.wait();
         }
