@@ -126,6 +126,7 @@ fn open(
             tx_queues: lanes::tx_queues(lcores, number),
             rx_descriptors: options.rxd,
             tx_descriptors: options.txd,
+            ..PortConfig::default()
         };
         ports.insert(number, OpenPort::configure(port, config)?);
     }
