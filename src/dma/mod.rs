@@ -6,7 +6,9 @@
 //! same array, and nothing else. What an entry says is the driver's to check.
 
 mod array;
+mod fifo;
 mod slots;
 
 pub use array::{Area, Array, Cell, DmaError, Entry, Word};
+pub use fifo::Fifo;
 pub use slots::{Slots, Table};

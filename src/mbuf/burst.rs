@@ -110,6 +110,51 @@ impl Burst {
         .iter_mut()
     }
 
+    /// Adds up to `count` frames (as many as there is room for) that `next` gives, until it gives
+    /// none; returns how many.
+    #[inline(always)]
+    pub fn fill(&mut self, count: usize, mut next: impl FnMut() -> Option<Mbuf>) -> usize {
+        let count = count.min(self.room());
+        let before = self.end;
+        while self.end - before < count {
+            let Some(mbuf) = next() else { break };
+            // SAFETY: `end < before + room`, which is at most MAX_BURST.
+            unsafe { self.items.get_unchecked_mut(self.end).write(mbuf) };
+            self.end += 1;
+        }
+        self.end - before
+    }
+
+    /// Gives frames from the front to `take`, at most `count` and as long as it takes them; one
+    /// that it gives back stays in front. Returns how many it took.
+    #[inline(always)]
+    pub fn take_front(
+        &mut self,
+        count: usize,
+        mut take: impl FnMut(Mbuf) -> Result<(), Mbuf>,
+    ) -> usize {
+        let count = count.min(self.len());
+        let before = self.start;
+        while self.start - before < count {
+            let at = self.start;
+            // SAFETY: `start < end`, so the slot is filled; moving `start` on gives it up.
+            let mbuf = unsafe { self.items.get_unchecked(at).assume_init_read() };
+            self.start = at + 1;
+            if let Err(mbuf) = take(mbuf) {
+                // SAFETY: the slot it was taken from, which is below `end`.
+                unsafe { self.items.get_unchecked_mut(at).write(mbuf) };
+                self.start = at;
+                break;
+            }
+        }
+        let taken = self.start - before;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        taken
+    }
+
     /// Moves as many frames as fit from the front of `other` to the end of this one.
     pub fn append(&mut self, other: &mut Self) {
         let count = self.room().min(other.len());
