@@ -161,6 +161,40 @@ impl<T: Entry> Array<T> {
     }
 }
 
+/// An array for the length of a batch: a copy of its place and length, which the compiler can keep
+/// in registers while entries are written.
+#[derive(Debug)]
+pub struct Batch<'a, T> {
+    base: NonNull<T>,
+    mask: usize,
+    array: PhantomData<&'a mut Array<T>>,
+}
+
+impl<T: Entry> Array<T> {
+    /// The array, for a batch of reads and writes.
+    #[inline(always)]
+    pub fn batch(&mut self) -> Batch<'_, T> {
+        Batch { base: self.base, mask: self.mask, array: PhantomData }
+    }
+}
+
+impl<T: Entry> Batch<'_, T> {
+    /// As [`Array::read`].
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self, index: usize) -> T {
+        // SAFETY: the masked index lies inside the array, which is borrowed; any bits make a T.
+        unsafe { self.base.add(index & self.mask).read_volatile() }
+    }
+
+    /// As [`Array::write`].
+    #[inline(always)]
+    pub fn write(&mut self, index: usize, value: T) {
+        // SAFETY: the masked index lies inside the array, which is borrowed for writing.
+        unsafe { self.base.add(index & self.mask).write_volatile(value) };
+    }
+}
+
 /// A word that a device and the program read and write as a whole.
 pub trait Word: Entry {
     /// Loads it; later reads see what was written before it was stored.

@@ -100,6 +100,86 @@ impl<T> Fifo<T> {
     }
 }
 
+/// A fifo for the length of a batch that fills it: its counts stay in registers, and reach the
+/// fifo when this is dropped.
+#[derive(Debug)]
+pub struct Filling<'a, T> {
+    places: *mut MaybeUninit<T>,
+    mask: usize,
+    back: usize,
+    left: usize,
+    fifo_back: &'a mut usize,
+}
+
+/// A fifo for the length of a batch that empties it; as [`Filling`].
+#[derive(Debug)]
+pub struct Emptying<'a, T> {
+    places: *mut MaybeUninit<T>,
+    mask: usize,
+    front: usize,
+    left: usize,
+    fifo_front: &'a mut usize,
+}
+
+impl<T> Fifo<T> {
+    /// The fifo, to be filled by a batch.
+    #[inline(always)]
+    pub fn filling(&mut self) -> Filling<'_, T> {
+        let (left, mask) = (self.room(), self.places.len() - 1);
+        let places = self.places.as_mut_ptr();
+        Filling { places, mask, back: self.back, left, fifo_back: &mut self.back }
+    }
+
+    /// The fifo, to be emptied by a batch.
+    #[inline(always)]
+    pub fn emptying(&mut self) -> Emptying<'_, T> {
+        let (left, mask) = (self.len(), self.places.len() - 1);
+        let places = self.places.as_mut_ptr();
+        Emptying { places, mask, front: self.front, left, fifo_front: &mut self.front }
+    }
+}
+
+impl<T> Filling<'_, T> {
+    /// As [`Fifo::push`].
+    #[inline(always)]
+    pub fn push(&mut self, value: T) -> Result<(), T> {
+        let Some(left) = self.left.checked_sub(1) else { return Err(value) };
+        // SAFETY: the masked index lies inside the places, which are borrowed with the fifo; there
+        // is room, so nothing stands there.
+        unsafe { self.places.add(self.back & self.mask).write(MaybeUninit::new(value)) };
+        self.back = self.back.wrapping_add(1);
+        self.left = left;
+        Ok(())
+    }
+}
+
+impl<T> Emptying<'_, T> {
+    /// As [`Fifo::pop`].
+    #[inline(always)]
+    pub fn pop(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        let front = self.front;
+        self.front = front.wrapping_add(1);
+        // SAFETY: the masked index lies inside the places, which are borrowed with the fifo; it is
+        // filled, and given up by moving on.
+        Some(unsafe { self.places.add(front & self.mask).read().assume_init() })
+    }
+}
+
+impl<T> Drop for Filling<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.fifo_back = self.back;
+    }
+}
+
+impl<T> Drop for Emptying<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.fifo_front = self.front;
+    }
+}
+
 impl Fifo<Lent> {
     /// The device is done with the `count` oldest frames (or all, if there are fewer): they go back
     /// to their pools, neighbours of one pool at once.
@@ -153,7 +233,18 @@ mod tests {
             let mut model = VecDeque::new();
             let token = Rc::new(());
             for (number, push) in steps.into_iter().enumerate() {
-                if push {
+                // Singly and by batches of one, which are to do the same.
+                if number % 3 == 0 {
+                    let fits = model.len() < count.next_power_of_two();
+                    prop_assert_eq!(fifo.filling().push((number, token.clone())).is_ok(), fits);
+                    if fits {
+                        model.push_back(number);
+                    }
+                    if push {
+                        let popped = fifo.emptying().pop().map(|(number, _)| number);
+                        prop_assert_eq!(popped, model.pop_front());
+                    }
+                } else if push {
                     let fits = model.len() < count.next_power_of_two();
                     prop_assert_eq!(fifo.push((number, token.clone())).is_ok(), fits);
                     if fits {

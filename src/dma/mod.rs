@@ -9,6 +9,6 @@ mod array;
 mod fifo;
 mod slots;
 
-pub use array::{Area, Array, Cell, DmaError, Entry, Word};
-pub use fifo::Fifo;
+pub use array::{Area, Array, Batch, Cell, DmaError, Entry, Word};
+pub use fifo::{Emptying, Fifo, Filling};
 pub use slots::{Slots, Table};

@@ -116,13 +116,16 @@ impl Burst {
     pub fn fill(&mut self, count: usize, mut next: impl FnMut() -> Option<Mbuf>) -> usize {
         let count = count.min(self.room());
         let before = self.end;
-        while self.end - before < count {
+        let items = self.items.as_mut_ptr();
+        // The end is kept in a register, and written even if `next` unwinds.
+        let mut filled = Moving { at: before, place: &mut self.end };
+        while filled.at - before < count {
             let Some(mbuf) = next() else { break };
-            // SAFETY: `end < before + room`, which is at most MAX_BURST.
-            unsafe { self.items.get_unchecked_mut(self.end).write(mbuf) };
-            self.end += 1;
+            // SAFETY: `at < before + room`, which is at most MAX_BURST; nothing stands there.
+            unsafe { items.add(filled.at).write(MaybeUninit::new(mbuf)) };
+            filled.at += 1;
         }
-        self.end - before
+        filled.at - before
     }
 
     /// Gives frames from the front to `take`, at most `count` and as long as it takes them; one
@@ -135,24 +138,28 @@ impl Burst {
     ) -> usize {
         let count = count.min(self.len());
         let before = self.start;
-        while self.start - before < count {
-            let at = self.start;
-            // SAFETY: `start < end`, so the slot is filled; moving `start` on gives it up.
-            let mbuf = unsafe { self.items.get_unchecked(at).assume_init_read() };
-            self.start = at + 1;
+        let items = self.items.as_mut_ptr();
+        // The start is kept in a register, and written even if `take` unwinds.
+        let mut taken = Moving { at: before, place: &mut self.start };
+        while taken.at - before < count {
+            let item = taken.at;
+            // SAFETY: `item < end`, so the slot is filled; moving on gives it up.
+            let mbuf = unsafe { items.add(item).read().assume_init() };
+            taken.at = item + 1;
             if let Err(mbuf) = take(mbuf) {
-                // SAFETY: the slot it was taken from, which is below `end`.
-                unsafe { self.items.get_unchecked_mut(at).write(mbuf) };
-                self.start = at;
+                // SAFETY: the slot it was taken from.
+                unsafe { items.add(item).write(MaybeUninit::new(mbuf)) };
+                taken.at = item;
                 break;
             }
         }
-        let taken = self.start - before;
+        let count = taken.at - before;
+        drop(taken);
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
         }
-        taken
+        count
     }
 
     /// Moves as many frames as fit from the front of `other` to the end of this one.
@@ -202,6 +209,19 @@ impl Burst {
     pub(super) unsafe fn grow(&mut self, count: usize) {
         debug_assert!(count <= self.room());
         self.end += count;
+    }
+}
+
+/// A count that is written back when this is dropped.
+struct Moving<'a> {
+    at: usize,
+    place: &'a mut usize,
+}
+
+impl Drop for Moving<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.place = self.at;
     }
 }
 

@@ -37,6 +37,7 @@ impl MbufPool {
     /// several goes, between which it may run dry.)
     #[inline(always)]
     pub fn lend_bulk(&self, count: usize, mut lend: impl FnMut(LentRoom, Iova)) -> usize {
+        let offset = self.iova_offset();
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(BATCH);
@@ -50,7 +51,7 @@ impl MbufPool {
                 rest.objects = others;
                 // SAFETY: filled by the pool; objects of this pool are headers, this one ours.
                 let room = LentRoom(unsafe { first.assume_init() }.0.cast());
-                let iova = match self.iova_offset() {
+                let iova = match offset {
                     Some(offset) => Iova(room.0.addr().get() as u64 + offset),
                     None => room.iova(),
                 };
@@ -123,7 +124,12 @@ impl LentRoom {
     /// an error that holds the frame, empty.
     #[inline(always)]
     pub fn take_back_filled(self, len_bytes: u32, port: u16, info: RxInfo) -> Result<Mbuf, Mbuf> {
-        self.take_back_written(0, 0, len_bytes, port, info)
+        let end = u64::from(len_bytes) + u64::from(HEADROOM_BYTES);
+        if end > u64::from(self.header().buf_len) {
+            return Err(self.take_back_empty(port));
+        }
+        // SAFETY: the data lies inside the buffer, as was just found.
+        Ok(unsafe { self.take_back_as(HEADROOM_BYTES, len_bytes as u16, port, info) })
     }
 
     /// The device has written `len_bytes` bytes, from `prefix` bytes in front of

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a helper of tests")]
 
 use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use packetboat::bus::{BusError, Device, EventFd, PciIds, Quiesced};
@@ -50,6 +51,8 @@ const TX_DD: u64 = 1 << 32;
 pub struct Nic(Arc<Shared>);
 
 struct Shared {
+    /// A name of its own.
+    number: usize,
     memory: GuestMemoryMmap,
     state: Mutex<State>,
 }
@@ -103,7 +106,9 @@ impl Nic {
         };
         state.sign_eeprom();
         state.reset();
-        Self(Arc::new(Shared { memory, state: Mutex::new(state) }))
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::new(Shared { number, memory, state: Mutex::new(state) }))
     }
 
     pub fn function(&self) -> Box<dyn Device> {
@@ -365,7 +370,7 @@ impl RegionIo for Io {
 
 impl Device for Function {
     fn name(&self) -> String {
-        "0000:0f:00.0".to_owned()
+        format!("test:{}", self.0.number)
     }
 
     fn ids(&self) -> PciIds {
