@@ -19,6 +19,9 @@ use packetboat::sys::cpu;
 use packetboat::sys::lcore_id::LcoreClaim;
 use rows::{Row, Side};
 
+/// As much as the peer takes.
+const MEMORY_MIB: u64 = 384;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let first = arguments.next().ok_or("wanted: CPU[,CPU] [--no-huge]")?;
@@ -27,8 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     cpu::pin_current_thread(here)?;
     let _lcore = LcoreClaim::claim(0)?;
     let config = match arguments.next().as_deref() {
-        Some("--no-huge") => MemoryConfig::no_huge(512),
-        _ => MemoryConfig::new(512),
+        None => MemoryConfig { total_mib: Some(MEMORY_MIB), ..MemoryConfig::default() },
+        Some("--no-huge") => MemoryConfig::no_huge(MEMORY_MIB),
+        Some(other) => return Err(format!("wanted CPU[,CPU] [--no-huge], found {other:?}").into()),
     };
     let side = Side::new(Memory::reserve(&config)?)?;
     let mut rows = side.rows(others.first().copied());
