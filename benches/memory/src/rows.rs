@@ -133,8 +133,8 @@ impl Side {
                 black_box(&kept);
             }),
         );
-        row("alloc_bulk+free_bulk 32", 32, Box::new(|pool| bulks::<1>(pool)));
-        row("alloc_bulk+free_bulk 4x32 keep=128", 128, Box::new(|pool| bulks::<4>(pool)));
+        row("alloc_bulk+free_bulk 32", 32, Box::new(bulks::<1>));
+        row("alloc_bulk+free_bulk 4x32 keep=128", 128, Box::new(bulks::<4>));
     }
 
     fn heap_rows(&self, len_bytes: usize, keep: usize, pairs: u64, rows: &mut Vec<Row>) {
@@ -171,9 +171,9 @@ impl Side {
                         };
                         let start = tsc::now();
                         if freeing {
-                            take()
+                            take();
                         } else {
-                            counted_part(take)
+                            counted_part(take);
                         }
                         let filled = tsc::now();
                         if shuffled {
@@ -182,9 +182,9 @@ impl Side {
                         let mut give = || blocks.drain(..).for_each(|block| free(&heap, block));
                         let shuffled = tsc::now();
                         if freeing {
-                            counted_part(give)
+                            counted_part(give);
                         } else {
-                            give()
+                            give();
                         }
                         let emptied = tsc::now();
                         cycles += if freeing { emptied - shuffled } else { filled - start };
