@@ -47,9 +47,11 @@ impl Arena {
     /// A block from the calling lcore's cache, which is filled if it has none of that length. `None` if
     /// it can't be, or if the thread is no lcore.
     #[inline(always)]
-    pub(super) fn take_cached(&self, request: &Request, heap: u32, arena: u16) -> Option<Part> {
+    pub(super) fn take_cached(&self, request: &Request, heap: u32, arena: u8) -> Option<Part> {
         let caches = self.caches.as_ref()?;
-        caches.own(|stock| self.take_from(stock, caches, request, heap, arena))?
+        // SAFETY: only this arena is called before it goes.
+        let mut own = unsafe { caches.own() }?;
+        self.take_from(own.stock(), caches, request, heap, arena)
     }
 
     #[inline(always)]
@@ -59,7 +61,7 @@ impl Arena {
         caches: &Caches,
         request: &Request,
         heap: u32,
-        arena: u16,
+        arena: u8,
     ) -> Option<Part> {
         let used = request.unguarded();
         let popped = match stock.pop(&self.directory, used) {
@@ -74,6 +76,7 @@ impl Arena {
 
     /// Cuts a batch of blocks out of a free one.
     #[cold]
+    #[inline(never)]
     fn refill(&self, stock: &mut Stock, caches: &Caches, used: Used) -> Option<Popped> {
         let mut count = stock.wanted(used.granules, caches.most_granules);
         while count > 0 {
@@ -91,7 +94,9 @@ impl Arena {
     #[inline(always)]
     pub(super) fn give_cached(&self, part: &Part) -> Stowed {
         let Some(caches) = &self.caches else { return Stowed::No };
-        caches.own(|stock| self.give_to(stock, caches, part)).unwrap_or(Stowed::No)
+        // SAFETY: only this arena is called before it goes.
+        let Some(mut own) = (unsafe { caches.own() }) else { return Stowed::No };
+        self.give_to(own.stock(), caches, part)
     }
 
     #[inline(always)]
@@ -111,7 +116,9 @@ impl Arena {
     #[cold]
     pub(super) fn flush_own(&self) -> Vec<Held> {
         let Some(caches) = &self.caches else { return Vec::new() };
-        caches.own(|stock| self.flush_batch(stock)).unwrap_or_default()
+        // SAFETY: only this arena is called before it goes.
+        let Some(mut own) = (unsafe { caches.own() }) else { return Vec::new() };
+        self.flush_batch(own.stock())
     }
 
     pub(super) fn flush_batch(&self, stock: &mut Stock) -> Vec<Held> {
@@ -143,16 +150,16 @@ impl Arena {
     }
 }
 
-/// An allocation, in numbers. Not an owner: see [`Block`](super::Block).
+/// An allocation, in numbers: four words. Not an owner: see [`Block`](super::Block).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) address: NonNull<u8>,
     pub(super) len_bytes: usize,
     pub(super) iova: Iova,
     pub(super) heap: u32,
-    pub(super) arena: u16,
-    pub(super) slot: u16,
+    pub(super) arena: u8,
     pub(super) tag: Tag,
+    pub(super) slot: u16,
 }
 
 // SAFETY: an address and numbers. Nothing here goes through the address; whoever does answers for
@@ -285,7 +292,7 @@ impl State {
 
     /// Takes a block, if there is room. `heap` and `arena` are noted in it.
     #[inline]
-    pub(super) fn take(&mut self, ask: &Ask, heap: u32, arena: u16) -> Option<Part> {
+    pub(super) fn take(&mut self, ask: &Ask, heap: u32, arena: u8) -> Option<Part> {
         let taken = self.tlsf.take(ask.align_granules, ask.used)?;
         if taken.first_in_extent {
             self.unkeep(taken.place.slot);
@@ -330,7 +337,7 @@ impl State {
         extent: Box<dyn Extent>,
         ask: &Ask,
         heap: u32,
-        arena: u16,
+        arena: u8,
     ) -> Result<Part, Box<dyn Extent>> {
         let (base, len_bytes) = (extent.as_ptr(), extent.len_bytes());
         let granules = len_bytes / GRANULE_BYTES;
@@ -361,7 +368,7 @@ impl State {
     }
 
     #[inline]
-    fn hand_out(&mut self, place: Place, ask: &Ask, heap: u32, arena: u16) -> Part {
+    fn hand_out(&mut self, place: Place, ask: &Ask, heap: u32, arena: u8) -> Part {
         let held = self.held(place.slot);
         let address = held.address(place.granule);
         let iova = held.iova.offset(u64::from(place.granule) * GRANULE_BYTES as u64);

@@ -13,6 +13,8 @@
 
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::sync::{UnsafeCell, spin_loop};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
 /// A value with an owner.
 #[derive(Debug)]
@@ -57,6 +59,7 @@ pub(super) fn available() -> bool {
 }
 
 /// Clears the flag, also when a panic passes.
+#[derive(Debug)]
 struct Leave<'a>(&'a AtomicBool);
 
 impl Drop for Leave<'_> {
@@ -66,28 +69,56 @@ impl Drop for Leave<'_> {
     }
 }
 
+/// The owner in there: its value, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Entered<'a, T> {
+    value: NonNull<T>,
+    // Dropped after the last use of the value.
+    _leave: Leave<'a>,
+}
+
+impl<T> Deref for Entered<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the value is this owner's alone while this lives (`enter`).
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T> DerefMut for Entered<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as for `deref`; borrowed mutably.
+        unsafe { self.value.as_mut() }
+    }
+}
+
 impl<T> Biased<T> {
     pub(super) fn new(value: T) -> Self {
         let (busy, frozen) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { busy, frozen, value: UnsafeCell::new(value) }
     }
 
-    /// Runs `work` for the owner, once no visitor is in there.
+    /// Lets the owner in, once no visitor is in there. A guard and no closure, since closures aren't
+    /// always compiled in place.
     ///
     /// # Safety
     /// No two threads are the owner at a time, one comes after the other in the sense of the memory
-    /// model, and `work` doesn't come here again.
+    /// model, and the owner doesn't come here again while the guard lives.
     #[inline(always)]
-    pub(super) unsafe fn own<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+    pub(super) unsafe fn enter(&self) -> Entered<'_, T> {
         self.busy.store(true, Ordering::Relaxed);
         light_barrier();
         if self.frozen.load(Ordering::Acquire) {
             self.wait();
         }
-        let _leave = Leave(&self.busy);
-        // SAFETY: there is one owner, `busy` keeps visitors out, and `frozen` said that none is in
-        // there: the barriers make one of the two notice the other.
-        self.value.with_mut(|value| work(unsafe { &mut *value }))
+        // There is one owner, `busy` keeps visitors out, and `frozen` said that none is in there:
+        // the barriers make one of the two notice the other.
+        let value = self.value.with_mut(|value| value);
+        // SAFETY: a cell's address isn't null.
+        Entered { value: unsafe { NonNull::new_unchecked(value) }, _leave: Leave(&self.busy) }
     }
 
     /// Lets the visitor go first.
@@ -108,7 +139,7 @@ impl<T> Biased<T> {
     ///
     /// # Safety
     /// One visitor at a time comes to any of `those`, which are different ones; kernel support is
-    /// [`available`]; the calling thread isn't in `own` of one of them.
+    /// [`available`]; the calling thread hasn't entered one of them.
     pub(super) unsafe fn visit<R>(those: &[&Self], work: impl FnOnce(&mut [&mut T]) -> R) -> R {
         for one in those {
             one.frozen.store(true, Ordering::Relaxed);
@@ -155,7 +186,7 @@ mod tests {
                 // As long as somebody visits, so that they meet.
                 while done < rounds || visits.load(Ordering::Relaxed) < 50 {
                     // SAFETY: this thread is the one owner.
-                    unsafe { cell.own(|value| *value += 1) };
+                    *unsafe { cell.enter() } += 1;
                     done += 1;
                 }
                 done
@@ -176,7 +207,7 @@ mod tests {
             }
             let done = owner.join().unwrap();
             // SAFETY: the owner is gone.
-            assert_eq!(unsafe { cell.own(|value| *value) }, 50_000_000 + done);
+            assert_eq!(*unsafe { cell.enter() }, 50_000_000 + done);
         });
     }
 }

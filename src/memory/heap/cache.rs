@@ -9,11 +9,11 @@
 //! [`Heap::trim`](super::Heap::trim).
 #![expect(unsafe_code, reason = "reaches per-lcore values, and tables without the arena's lock")]
 
-use super::biased::Biased;
+use super::biased::{Biased, Entered};
 use super::class::{COLUMNS, Class, ROWS};
 use super::config::Request;
 use super::directory::Directory;
-use super::table::{GRANULE_BYTES, Place, Used, UsedWord};
+use super::table::{GRANULE_BYTES, Link, Place, Used, UsedWord};
 use super::tally::Tallies;
 use crate::memory::Iova;
 use crate::sys::lcore_local::LcoreLocal;
@@ -26,8 +26,9 @@ pub(super) const MOST_BYTES: usize = 64 << 10;
 /// As many blocks are taken from and given to the arena at a time at most, …
 const BATCH_BLOCKS: u32 = 32;
 
-/// … and as many granules are taken, if that is more than one block: 32 KiB.
+/// … and as many granules are taken (32 KiB), or [`BATCH_LONG`] blocks if that is more.
 const BATCH_GRANULES: u32 = 512;
+const BATCH_LONG: u32 = 4;
 
 /// Lists for up to this many granules have one length each.
 const EXACT: u32 = 64;
@@ -50,7 +51,8 @@ fn list_of(granules: u32) -> usize {
 /// Free blocks of one length.
 #[derive(Clone, Copy, Debug)]
 struct List {
-    head: Place,
+    /// A [`Place`] in one word, as entries have it.
+    head: Link,
     len: u32,
     /// The blocks' length while there are any. Lists that several lengths share are those of
     /// whose came first.
@@ -88,7 +90,7 @@ pub(super) enum NotStowed {
 impl Stock {
     fn new() -> Self {
         Self {
-            lists: [List { head: Place::NOWHERE, len: 0, granules: 0 }; LISTS],
+            lists: [List { head: Link::END, len: 0, granules: 0 }; LISTS],
             tallies: Tallies::new(),
             granules: 0,
             hand: 0,
@@ -105,10 +107,10 @@ impl Stock {
     #[inline(always)]
     pub(super) fn pop(&mut self, directory: &Directory, used: Used) -> Option<Popped> {
         let list = &mut self.lists[list_of(used.granules)];
-        let place = list.head;
-        if place == Place::NOWHERE || list.granules != used.granules {
+        if list.head == Link::END || list.granules != used.granules {
             return None;
         }
+        let place = list.head.place();
         // SAFETY: the block is in this cache.
         let view = unsafe { directory.view(place.slot) }?;
         let entry = view.entry(place.granule)?;
@@ -145,7 +147,7 @@ impl Stock {
             list.granules = used.granules;
         }
         entry.stow(word, list.head);
-        list.head = Place { slot, granule };
+        list.head = Link::to(Place { slot, granule });
         list.len += 1;
         self.granules += used.granules;
         Ok(())
@@ -158,7 +160,8 @@ impl Stock {
         if list.len > 0 && list.granules != granules {
             return 0;
         }
-        let room = most.saturating_sub(self.granules).min(BATCH_GRANULES);
+        let batch = BATCH_GRANULES.max(granules * BATCH_LONG);
+        let room = most.saturating_sub(self.granules).min(batch);
         (room / granules).clamp(1, BATCH_BLOCKS)
     }
 
@@ -174,7 +177,7 @@ impl Stock {
             let place = place.after(index * granules);
             let Some(entry) = view.entry(place.granule) else { continue };
             entry.stow(UsedWord::new(used), list.head);
-            list.head = place;
+            list.head = Link::to(place);
             list.len += 1;
             self.granules += granules;
         }
@@ -194,10 +197,10 @@ impl Stock {
         let list = &mut self.lists[self.hand];
         drained.granules = list.granules;
         for place in &mut drained.places {
-            let (here, count) = (list.head, &mut drained.count);
-            if here == Place::NOWHERE {
+            if list.head == Link::END {
                 break;
             }
+            let (here, count) = (list.head.place(), &mut drained.count);
             // SAFETY: the block is in this cache.
             let view = unsafe { directory.view(here.slot) };
             let Some(entry) = view.and_then(|view| view.entry(here.granule)) else { break };
@@ -212,16 +215,16 @@ impl Stock {
 
     /// The blocks of all lists with the length they should have, for the arena's check; at most
     /// as many as there should be.
-    pub(super) fn blocks(&self, mut next: impl FnMut(Place, u32) -> Option<Place>) -> Option<u64> {
+    pub(super) fn blocks(&self, mut next: impl FnMut(Place, u32) -> Option<Link>) -> Option<u64> {
         let (mut count, mut granules) = (0, 0);
         for list in &self.lists {
-            let mut place = list.head;
+            let mut link = list.head;
             for _ in 0..list.len {
                 granules += list.granules;
                 count += 1;
-                place = next(place, list.granules)?;
+                link = next(link.place(), list.granules)?;
             }
-            if place != Place::NOWHERE {
+            if link != Link::END {
                 return None;
             }
         }
@@ -269,19 +272,22 @@ impl Caches {
         })
     }
 
-    /// Runs `work` with the calling lcore's; `None` if the thread is no lcore. `work` calls nothing
-    /// but the arena: nothing that could drop the lcore's claim, or come here again.
+    /// The calling lcore's; `None` if the thread is no lcore.
+    ///
+    /// # Safety
+    /// While the guard lives, the caller calls nothing but the arena: nothing that could drop the
+    /// lcore's claim, or come here again.
     #[inline(always)]
-    pub(super) fn own<R>(&self, work: impl FnOnce(&mut Stock) -> R) -> Option<R> {
-        // SAFETY: nobody drops the claim meanwhile, as the callers, which are in `arena`, see to.
+    pub(super) unsafe fn own(&self) -> Option<Own<'_>> {
+        // SAFETY: nobody drops the claim meanwhile, as the caller promises.
         let cache = unsafe { self.by_lcore.own() }?;
         // SAFETY: an lcore is one thread at a time, and claims change hands with Release and
-        // Acquire; `work` doesn't come here.
-        Some(unsafe { cache.own(|stock| work(stock.get_or_insert_with(new_stock))) })
+        // Acquire; the caller doesn't come here again.
+        Some(Own(unsafe { cache.enter() }))
     }
 
-    /// Runs `work` with those of all lcores, which wait if they come meanwhile. Not for who is
-    /// within `own`, nor for who has the arena's lock.
+    /// Runs `work` with those of all lcores, which wait if they come meanwhile. Not for who has
+    /// an [`Own`], nor for who has the arena's lock.
     pub(super) fn all<R>(&self, work: impl FnOnce(&mut [&mut Stock]) -> R) -> R {
         // SAFETY: what is reached here is a `Biased`, which is Sync.
         let caches: Vec<_> = unsafe { self.by_lcore.each() }.collect();
@@ -291,7 +297,7 @@ impl Caches {
                 work(&mut stocks.collect::<Vec<_>>())
             };
             // SAFETY: `visiting` lets one visitor in at a time; there are caches only where
-            // the kernel has what it takes (`new`); callers aren't within `own`.
+            // the kernel has what it takes (`new`); callers have no `Own`.
             unsafe { Biased::visit(&caches, visit) }
         })
     }
@@ -301,19 +307,33 @@ impl Caches {
     /// # Safety
     /// One thread at a time says that it is that lcore.
     #[cfg(all(test, loom))]
-    pub(super) unsafe fn as_lcore<R>(&self, id: usize, work: impl FnOnce(&mut Stock) -> R) -> R {
+    pub(super) unsafe fn as_lcore(&self, id: usize) -> Option<Own<'_>> {
         // SAFETY: as in `all`.
-        let cache = unsafe { self.by_lcore.each() }.nth(id);
-        let Some(cache) = cache else { unreachable!() };
+        let cache = unsafe { self.by_lcore.each() }.nth(id)?;
         // SAFETY: the caller's promise.
-        unsafe { cache.own(|stock| work(stock.get_or_insert_with(new_stock))) }
+        Some(Own(unsafe { cache.enter() }))
+    }
+}
+
+/// An lcore's own cache, which nobody else looks into while this lives.
+#[derive(Debug)]
+pub(super) struct Own<'a>(Entered<'a, Option<Box<Stock>>>);
+
+impl Own<'_> {
+    #[inline(always)]
+    pub(super) fn stock(&mut self) -> &mut Stock {
+        match &mut *self.0 {
+            Some(stock) => stock,
+            none => first_stock(none),
+        }
     }
 }
 
 /// Out of line: once for each lcore.
 #[cold]
-fn new_stock() -> Box<Stock> {
-    Box::new(Stock::new())
+#[inline(never)]
+fn first_stock(place: &mut Option<Box<Stock>>) -> &mut Stock {
+    place.get_or_insert_with(|| Box::new(Stock::new()))
 }
 
 impl Request {

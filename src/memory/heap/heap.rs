@@ -62,7 +62,7 @@ impl Heap {
         config.check()?;
         let arena = |node| CachePadded::new(Arena::new(node, &config));
         let mut nodes = source.nodes();
-        nodes.truncate(usize::from(u16::MAX));
+        nodes.truncate(usize::from(u8::MAX));
         let arenas: Box<[_]> = nodes.into_iter().map(arena).collect();
         // Sizes end there; less what a red zone takes.
         let max_bytes = config.limit_bytes.min(u64::from(SIZE_END - 2) * GRANULE_BYTES as u64);
@@ -98,9 +98,12 @@ impl Heap {
     /// # Errors
     /// [`HeapError::Len`], [`HeapError::Align`], [`HeapError::Node`] for what can never be had,
     /// [`HeapError::Exhausted`] for what can't be had now. Nothing changes then.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, request: &Request) -> Result<Block, HeapError> {
-        self.take(request).map(Block)
+        match self.take_cached(request) {
+            Some(part) => Ok(Block(part)),
+            None => self.take_uncached(request).map(Block),
+        }
     }
 
     /// As [`alloc`](Self::alloc), with all bytes 0.
@@ -157,7 +160,7 @@ impl Heap {
     /// [`HeapError::Foreign`] for another heap's block; [`HeapError::Overrun`] in a guarded heap;
     /// [`HeapError::FreedTwice`] or [`HeapError::NotABlock`] if unsafe code has made two of one
     /// block. The block is lost to its owner in any case, and stays in use if it was.
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, block: Block) -> Result<(), HeapError> {
         self.give(&block.0)
     }
@@ -181,7 +184,7 @@ impl Heap {
                     len_bytes: used.len_bytes(),
                     iova,
                     heap: self.id,
-                    arena: index as u16,
+                    arena: index as u8,
                     slot: place.slot,
                     tag: used.tag,
                 })
@@ -225,20 +228,25 @@ impl Heap {
         self.taken_bytes.load(Ordering::Relaxed)
     }
 
-    #[inline(always)]
     pub(super) fn take(&self, request: &Request) -> Result<Part, HeapError> {
-        // The usual case: a short block, of the first node or of any, for an lcore.
-        if request.len_bytes.wrapping_sub(1) < self.most_cached_bytes
-            && request.align == GRANULE_BYTES
-            && let Some(arena) = self.arenas.first()
-            && request.accepts(arena.node)
-            && let Some(part) = arena.take_cached(request, self.id, 0)
-        {
-            return Ok(part);
+        match self.take_cached(request) {
+            Some(part) => Ok(part),
+            None => self.take_uncached(request),
         }
-        self.take_uncached(request)
     }
 
+    /// The usual case: a short block, of the first node or of any, for an lcore.
+    #[inline(always)]
+    fn take_cached(&self, request: &Request) -> Option<Part> {
+        let is_short = request.len_bytes.wrapping_sub(1) < self.most_cached_bytes;
+        if !is_short || request.align != GRANULE_BYTES {
+            return None;
+        }
+        let arena = self.arenas.first().filter(|arena| request.accepts(arena.node))?;
+        arena.take_cached(request, self.id, 0)
+    }
+
+    #[cold]
     #[inline(never)]
     fn take_uncached(&self, request: &Request) -> Result<Part, HeapError> {
         self.check_request(request)?;
@@ -257,7 +265,7 @@ impl Heap {
             if !request.accepts(arena.node) {
                 continue;
             }
-            let index = index as u16;
+            let index = index as u8;
             if may_cache && let Some(part) = arena.take_cached(request, self.id, index) {
                 return Some(part);
             }
@@ -285,6 +293,7 @@ impl Heap {
         self.give_uncached(arena, part)
     }
 
+    #[cold]
     #[inline(never)]
     fn give_uncached(&self, arena: &Arena, part: &Part) -> Result<(), HeapError> {
         match arena.state.with(|state| state.give(part)) {
@@ -311,7 +320,7 @@ impl Heap {
         sum_bytes
     }
 
-    #[inline]
+    #[inline(always)]
     fn arena_of(&self, part: &Part) -> Result<&Arena, HeapError> {
         match self.arenas.get(usize::from(part.arena)) {
             Some(arena) if part.heap == self.id => Ok(arena),
@@ -356,7 +365,7 @@ impl Heap {
         let mut source = None;
         for last in [false, true] {
             for (index, arena) in matching() {
-                match self.grow(arena, index as u16, ask) {
+                match self.grow(arena, index as u8, ask) {
                     Ok(part) => return Ok(part),
                     Err(error) => source = error,
                 }
@@ -379,7 +388,7 @@ impl Heap {
     }
 
     /// Takes an extent, and a block from it. If it can't, says why, unless it is the limit.
-    fn grow(&self, arena: &Arena, index: u16, ask: &Ask) -> Result<Part, Option<MemoryError>> {
+    fn grow(&self, arena: &Arena, index: u8, ask: &Ask) -> Result<Part, Option<MemoryError>> {
         let needed = ask.used.granules as usize * GRANULE_BYTES;
         let align = ask.align_granules as usize * GRANULE_BYTES;
         let page = self.source.page_len_bytes(arena.node).next_power_of_two();

@@ -158,7 +158,7 @@ impl Heap {
         }
         let tags = sum.by_tag().map(|tally| tally.counts()).enumerate();
         let tags = tags.filter(|(_, counts)| counts.allocated > 0);
-        let stats = |(index, counts)| TagStats { tag: Tag::from_index(index as u16), counts };
+        let stats = |(index, counts)| TagStats { tag: Tag::from_index(index as u8), counts };
         tags.map(stats).collect()
     }
 

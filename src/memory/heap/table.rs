@@ -26,18 +26,27 @@ impl Place {
     pub(super) const NOWHERE: Self = Self { slot: u16::MAX, granule: 0 };
 
     #[inline]
-    fn to_bits(self) -> u64 {
-        u64::from(self.granule) | u64::from(self.slot) << 32
-    }
-
-    #[inline]
-    fn from_bits(bits: u64) -> Self {
-        Self { slot: (bits >> 32) as u16, granule: bits as u32 }
-    }
-
-    #[inline]
     pub(super) fn after(self, granules: u32) -> Self {
         Self { granule: self.granule + granules, ..self }
+    }
+}
+
+/// A place in one word, as caches' lists have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link(u64);
+
+impl Link {
+    /// The end of a list.
+    pub(super) const END: Self = Self::to(Place::NOWHERE);
+
+    #[inline(always)]
+    pub(super) const fn to(place: Place) -> Self {
+        Self(place.granule as u64 | (place.slot as u64) << 32)
+    }
+
+    #[inline(always)]
+    pub(super) const fn place(self) -> Place {
+        Place { slot: (self.0 >> 32) as u16, granule: self.0 as u32 }
     }
 }
 
@@ -93,7 +102,7 @@ impl Used {
 #[repr(C)]
 pub(super) struct Entry {
     /// Bits 31-30: the state; below: the block's granules (not for `Interior`). From bit 32 on:
-    /// `Used`: 16 bits of tag, 8 of slack, and in bit 63 whether it is in a cache, that is free
+    /// `Used`: the tag, from bit 48 on the slack (8 bits), and in bit 63 whether it is in a cache, that is free
     /// for everybody but the arena; tag and slack are those it had last. `Free`: granule of the
     /// next in the list.
     block: AtomicU64,
@@ -119,7 +128,7 @@ const fn head(state: u64, size: u32) -> u64 {
 pub(super) struct UsedWord(u64);
 
 impl UsedWord {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(used: Used) -> Self {
         let about = u64::from(used.tag.index()) | u64::from(used.slack_bytes) << 16;
         Self(head(USED, used.granules) | about << 32)
@@ -148,28 +157,28 @@ impl Entry {
     }
 
     /// Whether this is the first of that very block, in use and in no cache.
-    #[inline]
+    #[inline(always)]
     pub(super) fn holds(&self, word: UsedWord) -> bool {
         self.block() == word.0
     }
 
     /// The block is in use, out of any cache. Only for who has the block.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hand_out(&self, word: UsedWord) {
         self.set(word.0);
     }
 
     /// The block is in a cache, where `next` follows it. Only for who has the block.
-    #[inline]
-    pub(super) fn stow(&self, word: UsedWord, next: Place) {
+    #[inline(always)]
+    pub(super) fn stow(&self, word: UsedWord, next: Link) {
         self.set(word.0 | CACHED);
-        self.links.store(next.to_bits(), Relaxed);
+        self.links.store(next.0, Relaxed);
     }
 
     /// What follows a block in its cache. Only for the cache.
-    #[inline]
-    pub(super) fn next_stowed(&self) -> Place {
-        Place::from_bits(self.links.load(Relaxed))
+    #[inline(always)]
+    pub(super) fn next_stowed(&self) -> Link {
+        Link(self.links.load(Relaxed))
     }
 
     fn is_cached(&self) -> bool {
@@ -179,7 +188,7 @@ impl Entry {
     #[inline]
     fn as_used(&self) -> Used {
         let about = self.block() >> 32;
-        let (tag, slack_bytes) = (Tag::from_index(about as u16), (about >> 16) as u8);
+        let (tag, slack_bytes) = (Tag::from_index(about as u8), (about >> 16) as u8);
         Used { granules: self.size(), tag, slack_bytes }
     }
 }
@@ -345,7 +354,7 @@ impl Table {
     /// Length in bytes and tag of the last block that was freed here, in a guarded heap.
     pub(super) fn remembered(&self, granule: u32) -> Option<(usize, Tag)> {
         let freed = self.freed.get(granule as usize).filter(|freed| freed.len_bytes > 0)?;
-        Some((freed.len_bytes as usize, Tag::from_index(freed.tag as u16)))
+        Some((freed.len_bytes as usize, Tag::from_index(freed.tag as u8)))
     }
 
     /// The block that `granule` is part of: its first granule. Walks back, so for messages only.

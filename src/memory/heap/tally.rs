@@ -23,8 +23,7 @@ impl Tallies {
 
     #[inline(always)]
     fn of(&mut self, tag: Tag) -> &mut Tally {
-        // A tag's index is below MAX_TAGS; the remainder spares the check.
-        &mut self.0[usize::from(tag.index()) % MAX_TAGS]
+        &mut self.0[usize::from(tag.index())]
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@
 //! lists that may fit are looked at, so that the last block of just the right size is found too.
 
 use super::class::{COLUMNS, Class, Occupied, ROWS, SIZE_END};
-use super::table::{GRANULE_BYTES, Place, State, Table, Used};
+use super::table::{GRANULE_BYTES, Link, Place, State, Table, Used};
 
 /// Blocks that are looked at in each list that isn't sure to fit.
 const TRIES: usize = 8;
@@ -306,7 +306,7 @@ impl Tlsf {
     }
 
     /// What follows the block at `place` in its cache, if it is a cached one of that length.
-    pub(super) fn next_cached(&self, place: Place, granules: u32) -> Option<Place> {
+    pub(super) fn next_cached(&self, place: Place, granules: u32) -> Option<Link> {
         let table = self.tables.get(usize::from(place.slot))?;
         table.cached(place.granule).filter(|used| used.granules == granules)?;
         Some(table.entries().get(place.granule as usize)?.next_stowed())
