@@ -1,6 +1,6 @@
 //! The drivers that this program links, and which of them drives a device.
 
-use packetboat::bus::{PciFunction, PciIds};
+use packetboat::bus::{PciIds, SelectedDevice};
 use packetboat::port::Driver;
 
 use crate::error::Error;
@@ -14,12 +14,12 @@ pub(crate) fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
 }
 
 /// No driver here knows that device: an error that says which there are.
-pub(crate) fn unsupported(function: &PciFunction) -> Error {
+pub(crate) fn unsupported(device: &SelectedDevice) -> Error {
     let one = |driver: &&dyn Driver| format!("{} ({})", driver.name(), driver.devices());
     let linked: Vec<String> = DRIVERS.iter().map(one).collect();
     Error::NoDriver {
-        device: function.to_string(),
-        ids: function.ids.to_string(),
+        device: device.to_string(),
+        ids: device.ids().to_string(),
         linked: linked.join(", "),
     }
 }

@@ -47,14 +47,20 @@ impl Row {
     ) -> Self {
         let round = move |count| {
             let start = tsc::now();
-            work(count);
+            counted_part(|| work(count));
             Took { cycles: tsc::now() - start, operations: count * each }
         };
         Self { name, unit, iterations, round: Box::new(round) }
     }
 }
 
-/// The address of one kind of memory for all rows.
+/// Not inlined: callgrind counts what happens in here.
+#[inline(never)]
+fn counted_part<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// The memory that all rows work on.
 pub(crate) struct Side {
     memory: Arc<Memory>,
     heap: Arc<Heap>,
@@ -96,8 +102,8 @@ impl Side {
             cookies: false,
             ..MempoolConfig::new(format!("objects {cache_size}"), 32_767, 0)
         };
-        let Ok(pool) = ObjectPool::new(&self.memory, &config, |_, _| [0_u64; 8]) else { return };
-        let pool = Arc::new(pool);
+        let pool = ObjectPool::new(&self.memory, &config, |_, _| [0_u64; 8]);
+        let pool = Arc::new(pool.unwrap_or_else(|error| give_up(&error)));
         mempool_row::<1, 32>(&pool, cache_size, rows);
         mempool_row::<4, 8>(&pool, cache_size, rows);
         mempool_row::<32, 1>(&pool, cache_size, rows);
@@ -112,7 +118,7 @@ impl Side {
             cookies: false,
             ..MbufPoolConfig::new(format!("mbufs {cache_size}"), 16_383)
         };
-        let Ok(pool) = MbufPool::new(&self.memory, &config) else { return };
+        let pool = MbufPool::new(&self.memory, &config).unwrap_or_else(|error| give_up(&error));
         let mut row = |name: &str, each, work: Box<dyn Fn(&MbufPool)>| {
             let (name, pool) = (format!("mbuf cache={cache_size} {name}"), pool.clone());
             let work = move |count| (0..count).for_each(|_| work(&pool));
@@ -127,8 +133,8 @@ impl Side {
                 black_box(&kept);
             }),
         );
-        row("alloc_bulk+free_bulk 32", 32, Box::new(|pool| bulks::<1>(pool)));
-        row("alloc_bulk+free_bulk 4x32 keep=128", 128, Box::new(|pool| bulks::<4>(pool)));
+        row("alloc_bulk+free_bulk 32", 32, Box::new(bulks::<1>));
+        row("alloc_bulk+free_bulk 4x32 keep=128", 128, Box::new(bulks::<4>));
     }
 
     fn heap_rows(&self, len_bytes: usize, keep: usize, pairs: u64, rows: &mut Vec<Row>) {
@@ -160,17 +166,25 @@ impl Side {
                 let round = move |count| {
                     let mut cycles = 0;
                     for _ in 0..count {
+                        let mut take = || {
+                            (0..keep).for_each(|_| blocks.push(alloc(&heap, &request)));
+                        };
                         let start = tsc::now();
-                        for _ in 0..keep {
-                            blocks.push(alloc(&heap, &request));
+                        if freeing {
+                            take();
+                        } else {
+                            counted_part(take);
                         }
                         let filled = tsc::now();
                         if shuffled {
                             numbers.shuffle(&mut blocks);
                         }
+                        let mut give = || blocks.drain(..).for_each(|block| free(&heap, block));
                         let shuffled = tsc::now();
-                        for block in blocks.drain(..) {
-                            free(&heap, block);
+                        if freeing {
+                            counted_part(give);
+                        } else {
+                            give();
                         }
                         let emptied = tsc::now();
                         cycles += if freeing { emptied - shuffled } else { filled - start };
@@ -273,7 +287,11 @@ macro_rules! ring_row {
      $enqueue:ident, $dequeue:ident, $all:expr) => {
         // A single end needs `mut`, a shared one doesn't.
         #[allow(unused_mut, reason = "the same lines for all modes")]
-        if let Ok((mut producer, mut consumer)) = ring::<u64, $producers, $consumers>(4095) {
+        {
+            let (mut producer, mut consumer) = match ring::<u64, $producers, $consumers>(4095) {
+                Ok(ends) => ends,
+                Err(error) => give_up(&error),
+            };
             let name = format!("ring {} {} n={} enqueue+dequeue", $name, $kind, $count);
             let work = move |count| {
                 let (from, mut to) = (black_box([0_u64; $count]), [0_u64; $count]);
