@@ -135,7 +135,9 @@ impl<T> Fifo<T> {
     pub fn emptying(&mut self) -> Emptying<'_, T> {
         let (left, mask) = (self.len(), self.places.len() - 1);
         let places = self.places.as_mut_ptr();
-        Emptying { places, mask, front: self.front, left, fifo_front: &mut self.front }
+        // Were the batch forgotten, what it has not taken would be lost, and nothing taken twice.
+        let front = std::mem::replace(&mut self.front, self.back);
+        Emptying { places, mask, front, left, fifo_front: &mut self.front }
     }
 }
 
@@ -260,6 +262,19 @@ mod tests {
             drop(fifo);
             prop_assert_eq!(Rc::strong_count(&token), 1);
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_forgotten_gives_nothing_twice() {
+        let token = Rc::new(());
+        let mut fifo = Fifo::new(4);
+        (0..3).for_each(|_| fifo.push(token.clone()).unwrap());
+        let mut batch = fifo.emptying();
+        let first = batch.pop();
+        std::mem::forget(batch);
+        assert!(first.is_some() && fifo.is_empty());
+        std::mem::forget(fifo.filling());
+        assert_eq!((fifo.len(), fifo.room()), (0, 4));
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl LentRoom {
     #[inline(always)]
     #[must_use]
     pub fn iova(&self) -> Iova {
-        Iova(self.header().buf_iova + u64::from(HEADROOM_BYTES))
+        Iova(self.header().place.buf_iova + u64::from(HEADROOM_BYTES))
     }
 
     /// How much may stand there, in bytes. The same for all buffers of a pool:
@@ -113,7 +113,7 @@ impl LentRoom {
     #[must_use]
     pub fn len_bytes(&self) -> u16 {
         // A pool's data room is larger than the headroom.
-        self.header().buf_len.saturating_sub(HEADROOM_BYTES)
+        self.header().meta.buf_len.saturating_sub(HEADROOM_BYTES)
     }
 
     /// The device has put a frame, or a part of one, of `len_bytes` bytes there, and says `info`
@@ -125,7 +125,7 @@ impl LentRoom {
     #[inline(always)]
     pub fn take_back_filled(self, len_bytes: u32, port: u16, info: RxInfo) -> Result<Mbuf, Mbuf> {
         let end = u64::from(len_bytes) + u64::from(HEADROOM_BYTES);
-        if end > u64::from(self.header().buf_len) {
+        if end > u64::from(self.header().meta.buf_len) {
             return Err(self.take_back_empty(port));
         }
         // SAFETY: the data lies inside the buffer, as was just found.
@@ -187,7 +187,7 @@ impl Drop for LentRoom {
     #[cold]
     fn drop(&mut self) {
         // SAFETY: a pool's memory outlives every mbuf of it, leaked ones for ever.
-        let leaked = unsafe { &(*self.header().pool).leaked };
+        let leaked = unsafe { &(*self.header().meta.pool).leaked };
         leaked.fetch_add(1, Ordering::Relaxed);
     }
 }

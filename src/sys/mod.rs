@@ -16,6 +16,7 @@ pub mod lcore_local;
 pub(crate) mod loom_model;
 pub(crate) mod lock;
 pub mod mapping;
+pub mod membarrier;
 pub mod memfd;
 pub mod numa;
 pub mod rlimit;

@@ -29,10 +29,24 @@ impl RxDone {
         self.0 & Self::DD != 0
     }
 
-    /// A whole frame, without an error of the MAC.
+    /// No descriptor is this.
+    pub(crate) const NEVER: u64 = u64::MAX;
+
+    /// Whether it is a whole frame without an error of the MAC, with [`Self::EOP`] for `usual`; with
+    /// [`Self::NEVER`] it never is.
     #[inline(always)]
-    pub(crate) const fn is_whole(self) -> bool {
-        self.0 & (Self::EOP | Self::RXE) == Self::EOP
+    pub(crate) const fn is(self, usual: u64) -> bool {
+        self.0 & (Self::EOP | Self::RXE) == usual
+    }
+
+    /// Whether it is the frame's last.
+    pub(crate) const fn is_last(self) -> bool {
+        self.0 & Self::EOP != 0
+    }
+
+    /// Whether the MAC found an error.
+    pub(crate) const fn has_error(self) -> bool {
+        self.0 & Self::RXE != 0
     }
 
     /// Bytes that the device says it wrote.
@@ -208,7 +222,7 @@ mod tests {
     #[test]
     fn what_the_device_says_of_a_frame_is_read() {
         let upper = RxDone(0x0123_05dc_0000_0063 | RxDone::VP);
-        assert!(upper.is_done() && upper.is_whole());
+        assert!(upper.is_done() && upper.is(RxDone::EOP));
         assert_eq!((upper.len_bytes(), upper.vlan_tci()), (1500, 0x123));
         let tcp = RxLower(0xdead_beef_0000_0111);
         let flags = upper.flags(tcp);
@@ -236,7 +250,7 @@ mod tests {
         // The erratum: a UDP frame's wrong checksum may be none at all.
         let udp = RxDone(0x63 | 1 << 30).flags(RxLower(0x0217));
         assert_eq!((udp.ip_checksum(), udp.l4_checksum()), (Checksum::Good, Checksum::Unknown));
-        assert!(!RxDone(0x3 | RxDone::RXE).is_whole() && !RxDone(1).is_whole());
+        assert!(!RxDone(0x3 | RxDone::RXE).is(RxDone::EOP) && !RxDone(1).is(RxDone::EOP));
     }
 
     #[test]

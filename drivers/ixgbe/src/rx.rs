@@ -60,15 +60,27 @@ pub(crate) struct Interrupt {
 /// How a queue's frames are taken: known when it is started, so that each path is compiled on its
 /// own.
 pub(crate) trait Path: Send + std::fmt::Debug + Sized + 'static {
-    /// Descriptor `next` is done, and `room` is its buffer: the frame, or nothing yet.
-    fn take(
-        queue: &mut IxgbeRx<Self>,
+    /// Whether [`Self::take`] looks at the descriptor's lower word.
+    const NEEDS_LOWER: bool;
+
+    /// A descriptor is done, which is the usual case: a whole frame in one buffer.
+    fn take(done: RxDone, lower: RxLower, room: LentRoom, port: u16) -> Result<Mbuf, Mbuf>;
+
+    /// What isn't usual: a part of a frame, a frame of no length, an error of the MAC, or anything
+    /// while a frame is under way in parts. `None` is no frame yet.
+    fn take_odd(
+        &mut self,
         done: RxDone,
+        lower: RxLower,
         room: LentRoom,
+        port: u16,
     ) -> Result<Option<Mbuf>, RxDrop>;
 
+    /// Whether a frame is under way in parts.
+    fn is_under_way(&self) -> bool;
+
     /// As it is in a queue that starts anew.
-    fn default_for(before: &Self) -> Self;
+    fn anew(&self) -> Self;
 }
 
 /// Frames in one buffer, of which nothing is asked.
@@ -95,64 +107,94 @@ impl Full {
 }
 
 impl Path for Lean {
-    fn default_for(_: &Self) -> Self {
-        Self::default()
-    }
+    const NEEDS_LOWER: bool = false;
 
     #[inline(always)]
-    fn take(
-        queue: &mut IxgbeRx<Self>,
-        done: RxDone,
-        room: LentRoom,
-    ) -> Result<Option<Mbuf>, RxDrop> {
-        let len_bytes = done.len_bytes();
-        if !done.is_whole() || len_bytes == 0 || queue.path.skipping {
-            return queue.lean_oddity(done, room);
-        }
-        match room.take_back_filled(len_bytes, queue.port, RxInfo::NONE) {
-            Ok(mbuf) => Ok(Some(mbuf)),
-            Err(_) => Err(RxDrop::BadLength),
-        }
+    fn take(done: RxDone, _: RxLower, room: LentRoom, port: u16) -> Result<Mbuf, Mbuf> {
+        room.take_back_filled(done.len_bytes(), port, RxInfo::NONE)
     }
-}
 
-impl IxgbeRx<Lean> {
-    /// A part of a frame that no buffer can hold, which MAXFRS should have kept away; a frame of
-    /// no length; or one with an error of the MAC, which FCTRL should have.
+    /// MAXFRS should have kept parts away, FCTRL errors.
     #[cold]
-    fn lean_oddity(&mut self, done: RxDone, room: LentRoom) -> Result<Option<Mbuf>, RxDrop> {
-        let is_last = done.0 & RxDone::EOP != 0;
-        let was_skipping = std::mem::replace(&mut self.path.skipping, !is_last);
-        drop(room.take_back_filled(0, self.port, RxInfo::NONE));
+    fn take_odd(
+        &mut self,
+        done: RxDone,
+        _: RxLower,
+        room: LentRoom,
+        port: u16,
+    ) -> Result<Option<Mbuf>, RxDrop> {
+        let is_last = done.is_last();
+        let was_skipping = std::mem::replace(&mut self.skipping, !is_last);
+        drop(room.take_back_filled(0, port, RxInfo::NONE));
         match (was_skipping, is_last) {
             (true, _) => Ok(None), // counted with its first part
             (false, false) => Err(RxDrop::BadChain),
             (false, true) => Err(RxDrop::BadLength),
         }
     }
+
+    fn is_under_way(&self) -> bool {
+        self.skipping
+    }
+
+    fn anew(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl Path for Full {
-    fn default_for(before: &Self) -> Self {
-        Self::new(before.max_frame_bytes)
-    }
+    const NEEDS_LOWER: bool = true;
 
     #[inline(always)]
-    fn take(
-        queue: &mut IxgbeRx<Self>,
+    fn take(done: RxDone, lower: RxLower, room: LentRoom, port: u16) -> Result<Mbuf, Mbuf> {
+        room.take_back_filled(done.len_bytes(), port, found(done, lower))
+    }
+
+    /// A part of a frame in several buffers (7.1.6.2: of all but the last, fields other than length
+    /// and DD mean nothing).
+    #[inline(never)]
+    fn take_odd(
+        &mut self,
         done: RxDone,
+        lower: RxLower,
         room: LentRoom,
+        port: u16,
     ) -> Result<Option<Mbuf>, RxDrop> {
-        let len_bytes = done.len_bytes();
-        let lower = RxLower(queue.ring.read(2 * queue.next));
-        if !done.is_whole() || len_bytes == 0 || !queue.path.chain.is_empty() || queue.path.skipping
-        {
-            return queue.take_part(done, lower, room);
+        let is_last = done.is_last();
+        if self.skipping {
+            self.skipping = !is_last;
+            drop(room.take_back_filled(0, port, RxInfo::NONE));
+            return Ok(None);
         }
-        match room.take_back_filled(len_bytes, queue.port, found(done, lower)) {
-            Ok(mbuf) => Ok(Some(mbuf)),
-            Err(_) => Err(RxDrop::BadLength),
+        // From here on an error gives the whole frame up, and the rest of it when it comes.
+        let why = match room.take_back_filled(done.len_bytes(), port, RxInfo::NONE) {
+            Err(_) => Some(RxDrop::BadLength),
+            Ok(part) if part.len_bytes() == 0 || done.has_error() => Some(RxDrop::BadLength),
+            Ok(part) if self.chain.len_bytes() + part.len_bytes() > self.max_frame_bytes => {
+                Some(RxDrop::BadChain)
+            }
+            Ok(part) => self.chain.push(part).err().map(|_| RxDrop::BadChain),
+        };
+        if let Some(why) = why {
+            self.skipping = !is_last;
+            drop(self.chain.finish());
+            return Err(why);
         }
+        if !is_last {
+            return Ok(None);
+        }
+        Ok(self.chain.finish().map(|mut frame| {
+            frame.set_received(found(done, lower));
+            frame
+        }))
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.skipping || !self.chain.is_empty()
+    }
+
+    fn anew(&self) -> Self {
+        Self::new(self.max_frame_bytes)
     }
 }
 
@@ -164,51 +206,6 @@ fn found(done: RxDone, lower: RxLower) -> RxInfo {
         packet_type: lower.packet_type(),
         rss_hash: lower.hash(),
         vlan_tci: done.vlan_tci(),
-    }
-}
-
-impl IxgbeRx<Full> {
-    /// A part of a frame in several buffers (7.1.6.2: all but the last one's fields other than
-    /// length and DD mean nothing).
-    #[inline(never)]
-    fn take_part(
-        &mut self,
-        done: RxDone,
-        lower: RxLower,
-        room: LentRoom,
-    ) -> Result<Option<Mbuf>, RxDrop> {
-        let is_last = done.0 & RxDone::EOP != 0;
-        let path = &mut self.path;
-        if path.skipping {
-            path.skipping = !is_last;
-            drop(room.take_back_filled(0, self.port, RxInfo::NONE));
-            return Ok(None);
-        }
-        // From here on an error gives the whole frame up, and the rest of it when it comes.
-        let part = room.take_back_filled(done.len_bytes(), self.port, RxInfo::NONE);
-        let why = match part {
-            Err(_) => Some(RxDrop::BadLength),
-            Ok(part) if part.len_bytes() == 0 || done.0 & RxDone::RXE != 0 => {
-                Some(RxDrop::BadLength)
-            }
-            Ok(part) if path.chain.len_bytes() + part.len_bytes() > path.max_frame_bytes => {
-                Some(RxDrop::BadChain)
-            }
-            Ok(part) => path.chain.push(part).err().map(|_| RxDrop::BadChain),
-        };
-        if let Some(why) = why {
-            path.skipping = !is_last;
-            drop(path.chain.finish());
-            return Err(why);
-        }
-        if !is_last {
-            return Ok(None);
-        }
-        let frame = path.chain.finish();
-        Ok(frame.map(|mut frame| {
-            frame.set_received(found(done, lower));
-            frame
-        }))
     }
 }
 
@@ -289,15 +286,19 @@ impl<P: Path> IxgbeRx<P> {
     /// Lends `count` buffers or none; returns how many.
     #[inline(always)]
     fn lend(&mut self, count: usize) -> usize {
-        let Self { ring, lent, tail, pool, .. } = self;
-        pool.lend_bulk(count, |room, iova| {
+        let mut ring = self.ring.batch();
+        let mut lent = self.lent.filling();
+        let mut at = 2 * self.tail;
+        let count = self.pool.lend_bulk(count, |room, iova| {
             // The upper word is the address of a buffer for headers, which there is none of; its
             // lowest bit is where the device will say that it is done.
-            ring.write(2 * *tail, iova.0);
-            ring.write(2 * *tail + 1, 0);
-            *tail = tail.wrapping_add(1);
+            ring.write(at, iova.0);
+            ring.write(at + 1, 0);
+            at += 2;
             let _ = lent.push(room); // there is room: callers ask for no more
-        })
+        });
+        self.tail = self.tail.wrapping_add(count);
+        count
     }
 
     /// Lends new buffers, a batch at a time.
@@ -329,27 +330,6 @@ impl<P: Path> IxgbeRx<P> {
         }
     }
 
-    /// The next frame, if one has come in.
-    #[inline(always)]
-    fn take_frame(&mut self) -> Option<Mbuf> {
-        loop {
-            let done = RxDone(self.ring.read(2 * self.next + 1));
-            if !done.is_done() {
-                return None;
-            }
-            order_dma_reads();
-            // Empty: the device says that it has used what it doesn't have.
-            let room = self.lent.pop()?;
-            let taken = P::take(self, done, room);
-            self.next = self.next.wrapping_add(1);
-            match taken {
-                Ok(Some(mbuf)) => return Some(mbuf),
-                Ok(None) => {}
-                Err(why) => self.counters.rx_dropped(why),
-            }
-        }
-    }
-
     /// Isn't polled any more; the caller turns the queue off.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
@@ -369,9 +349,15 @@ impl<P: Path> IxgbeRx<P> {
             self.tail += 1;
             let _ = self.lent.push(room); // where it came from
         }
-        self.path = P::default_for(&self.path);
+        self.path = self.path.anew();
         self.stopped = false;
     }
+}
+
+/// What status and error bits of a usual descriptor are, of those that [`RxDone::is`] looks at.
+#[inline(always)]
+fn usual<P: Path>(path: &P) -> u64 {
+    if path.is_under_way() { RxDone::NEVER } else { RxDone::EOP }
 }
 
 impl<P: Path> RxQueue for IxgbeRx<P> {
@@ -379,16 +365,50 @@ impl<P: Path> RxQueue for IxgbeRx<P> {
         if self.stopped {
             return;
         }
-        let (before, mut bytes) = (self.next, 0);
+        let Self { ring, lent, next, port, path, counters, .. } = self;
+        // All that a frame needs stands in registers: nothing below is written to memory that the
+        // compiler would have to read again.
+        let ring = ring.batch();
+        let mut lent = lent.emptying();
+        let (port, mut at, mut bytes) = (*port, 2 * *next, 0);
+        // While a frame is under way in parts, no descriptor is as usual.
+        let mut usual = usual(path);
         let packets = burst.fill(usize::MAX, || {
-            let mbuf = self.take_frame()?;
-            bytes += mbuf.len_bytes() as u64;
-            Some(mbuf)
+            loop {
+                let done = RxDone(ring.read(at + 1));
+                if !done.is_done() {
+                    return None;
+                }
+                order_dma_reads();
+                // Empty: the device says that it has used what it doesn't have.
+                let room = lent.pop()?;
+                let lower = RxLower(if P::NEEDS_LOWER { ring.read(at) } else { 0 });
+                at += 2;
+                let len_bytes = done.len_bytes();
+                let taken = if done.is(usual) && len_bytes != 0 {
+                    P::take(done, lower, room, port).map(Some).map_err(|_| RxDrop::BadLength)
+                } else {
+                    let taken = path.take_odd(done, lower, room, port);
+                    usual = self::usual(path);
+                    taken
+                };
+                match taken {
+                    Ok(Some(mbuf)) => {
+                        bytes += mbuf.len_bytes() as u64;
+                        return Some(mbuf);
+                    }
+                    Ok(None) => {}
+                    Err(why) => counters.rx_dropped(why),
+                }
+            }
         });
-        if self.next != before {
+        drop(lent);
+        let count = at / 2 - *next;
+        if count != 0 {
+            *next = next.wrapping_add(count);
             self.counters.packets.add(packets as u64);
             self.counters.bytes.add(bytes);
-            self.progress.taken.add(self.next.wrapping_sub(before) as u64);
+            self.progress.taken.add(count as u64);
         }
         self.progress.polls.add(1);
         self.replenish();

@@ -46,8 +46,6 @@ pub(crate) struct IxgbeTx {
     /// Counts frames lent, and given back.
     frames: usize,
     given_back: usize,
-    /// Descriptors that frames of several may take beyond one each.
-    spare: usize,
     /// The most buffers that a frame may be in: less in a small ring, where they have to fit beside
     /// what wasn't reported yet.
     max_segments: usize,
@@ -101,7 +99,6 @@ impl IxgbeTx {
         Self {
             ring,
             report_every,
-            spare: 0,
             max_segments: MAX_SEGMENTS.min(size.saturating_sub(report_every + 2)),
             lent: Fifo::new(size),
             reports: Fifo::new(size),
@@ -186,32 +183,14 @@ impl IxgbeTx {
         }
     }
 
-    #[inline(always)]
     fn write(&mut self, lower: u64, upper: u64) {
         self.ring.write(2 * self.tail, lower);
         self.ring.write(2 * self.tail + 1, upper);
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Writes a frame's descriptors, or gives it back if there is no room now. One that can't be
-    /// sent at all is counted and dropped.
-    #[inline(always)]
-    fn lend(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
-        let len = mbuf.len_bytes();
-        let fits = len.wrapping_sub(MIN_FRAME_BYTES) <= MAX_FRAME_BYTES - MIN_FRAME_BYTES;
-        if mbuf.segment_count() != 1 || mbuf.requests_any() || !fits {
-            return self.lend_other(mbuf);
-        }
-        let frame = mbuf.lend();
-        let (address, len) = frame.data_iova();
-        let len = u64::from(len);
-        self.write(address.0, TX_PLAIN | len | len << PAYLEN_SHIFT);
-        let _ = self.lent.push(frame); // there is room: a frame is a descriptor at least
-        self.frames = self.frames.wrapping_add(1);
-        Ok(())
-    }
-
-    /// A chain, or a frame that asks for something.
+    /// A chain, or a frame that asks for something: its descriptors are written, or it comes back if
+    /// there is no room for them now. One that can't be sent at all is counted and dropped.
     #[inline(never)]
     fn lend_other(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
         let flags = mbuf.tx_flags();
@@ -231,11 +210,10 @@ impl IxgbeTx {
             self.counters.tx_dropped(why);
             return Ok(()); // dropped
         }
-        // One was reckoned with; a context is one more.
-        self.spare = match self.spare.checked_sub(segments) {
-            Some(spare) => spare,
-            None => return Err(mbuf),
-        };
+        // A context is one more.
+        if segments + 1 > self.free() {
+            return Err(mbuf);
+        }
         let mut upper = TX_PART;
         let mut payload = mbuf.len_bytes();
         if !flags.is_empty() {
@@ -275,15 +253,48 @@ impl IxgbeTx {
         Ok(())
     }
 
-    /// Lends up to `count` frames, for which there are descriptors.
+    /// Lends up to `count` frames, for which there are descriptors, as long as they are plain: one
+    /// buffer, and nothing asked. Returns how many.
     #[inline(always)]
-    fn take(&mut self, burst: &mut Burst, count: usize, bytes: &mut u64) -> usize {
-        burst.take_front(count, |mbuf| {
-            let len = mbuf.len_bytes() as u64;
-            self.lend(mbuf)?;
-            *bytes += len;
+    fn take_plain(&mut self, burst: &mut Burst, count: usize, bytes: &mut u64) -> usize {
+        let mut ring = self.ring.batch();
+        let mut lent = self.lent.filling();
+        let (mut at, mut sum) = (2 * self.tail, 0);
+        let count = burst.take_front(count, |mbuf| {
+            let len = mbuf.len_bytes();
+            let fits = len.wrapping_sub(MIN_FRAME_BYTES) <= MAX_FRAME_BYTES - MIN_FRAME_BYTES;
+            if mbuf.segment_count() != 1 || mbuf.requests_any() || !fits {
+                return Err(mbuf);
+            }
+            sum += len as u64;
+            let frame = mbuf.lend();
+            let (address, len) = frame.data_iova();
+            let len = u64::from(len);
+            ring.write(at, address.0);
+            ring.write(at + 1, TX_PLAIN | len | len << PAYLEN_SHIFT);
+            at += 2;
+            let _ = lent.push(frame); // there is room: a frame is a descriptor at least
             Ok(())
-        })
+        });
+        drop(lent);
+        self.tail = self.tail.wrapping_add(count);
+        self.frames = self.frames.wrapping_add(count);
+        *bytes += sum;
+        count
+    }
+
+    /// Lends what isn't plain, one frame, from the front; whether it did.
+    #[inline(never)]
+    fn take_other(&mut self, burst: &mut Burst, bytes: &mut u64) -> bool {
+        let taken = burst.take_front(1, |mbuf| {
+            let (len, frames) = (mbuf.len_bytes() as u64, self.frames);
+            self.lend_other(mbuf)?;
+            if self.frames != frames {
+                *bytes += len; // and wasn't dropped
+            }
+            Ok(())
+        });
+        taken != 0
     }
 
     /// Asks the device to tell when it is done with the last descriptor written.
@@ -342,17 +353,10 @@ impl TxQueue for IxgbeTx {
         let (tail, frames) = (self.tail, self.frames);
         let mut bytes = 0;
         loop {
-            let free = self.free();
-            let count = free.min(burst.len());
-            self.spare = free - count;
-            let taken = self.take(burst, count, &mut bytes);
-            if taken == count {
-                break;
-            }
-            // A frame of several buffers found no room beside those behind it. In front, it may
-            // have all there is.
-            self.spare = self.free().saturating_sub(1);
-            if self.take(burst, 1, &mut bytes) == 0 {
+            let count = self.free().min(burst.len());
+            if self.take_plain(burst, count, &mut bytes) == count
+                || !self.take_other(burst, &mut bytes)
+            {
                 break;
             }
         }

@@ -23,9 +23,12 @@
 //! lock guards; `tlsf`, `class` and `table` are the algorithm, without `unsafe`.
 
 mod arena;
+mod biased;
 mod block;
+mod cache;
 mod class;
 mod config;
+mod directory;
 mod error;
 mod guard;
 #[expect(clippy::module_inception, reason = "the heap itself, among its parts")]
@@ -35,6 +38,7 @@ mod source;
 mod stats;
 mod table;
 mod tag;
+mod tally;
 mod tlsf;
 
 #[cfg(all(test, loom))]
