@@ -7,8 +7,6 @@
 use std::fmt;
 use std::mem::MaybeUninit;
 
-use crate::mbuf::{Lent, Mbuf};
-
 /// A power of two of places, filled at the back and emptied at the front: what a driver keeps
 /// beside a descriptor ring that completes in order, out of the device's reach. Its indexes are
 /// the driver's own; a device can't name a place of it.
@@ -100,107 +98,6 @@ impl<T> Fifo<T> {
     }
 }
 
-/// A fifo for the length of a batch that fills it: its counts stay in registers, and reach the
-/// fifo when this is dropped.
-#[derive(Debug)]
-pub struct Filling<'a, T> {
-    places: *mut MaybeUninit<T>,
-    mask: usize,
-    back: usize,
-    left: usize,
-    fifo_back: &'a mut usize,
-}
-
-/// A fifo for the length of a batch that empties it; as [`Filling`].
-#[derive(Debug)]
-pub struct Emptying<'a, T> {
-    places: *mut MaybeUninit<T>,
-    mask: usize,
-    front: usize,
-    left: usize,
-    fifo_front: &'a mut usize,
-}
-
-impl<T> Fifo<T> {
-    /// The fifo, to be filled by a batch.
-    #[inline(always)]
-    pub fn filling(&mut self) -> Filling<'_, T> {
-        let (left, mask) = (self.room(), self.places.len() - 1);
-        let places = self.places.as_mut_ptr();
-        Filling { places, mask, back: self.back, left, fifo_back: &mut self.back }
-    }
-
-    /// The fifo, to be emptied by a batch.
-    #[inline(always)]
-    pub fn emptying(&mut self) -> Emptying<'_, T> {
-        let (left, mask) = (self.len(), self.places.len() - 1);
-        let places = self.places.as_mut_ptr();
-        // Were the batch forgotten, what it has not taken would be lost, and nothing taken twice.
-        let front = std::mem::replace(&mut self.front, self.back);
-        Emptying { places, mask, front, left, fifo_front: &mut self.front }
-    }
-}
-
-impl<T> Filling<'_, T> {
-    /// As [`Fifo::push`].
-    #[inline(always)]
-    pub fn push(&mut self, value: T) -> Result<(), T> {
-        let Some(left) = self.left.checked_sub(1) else { return Err(value) };
-        // SAFETY: the masked index lies inside the places, which are borrowed with the fifo; there
-        // is room, so nothing stands there.
-        unsafe { self.places.add(self.back & self.mask).write(MaybeUninit::new(value)) };
-        self.back = self.back.wrapping_add(1);
-        self.left = left;
-        Ok(())
-    }
-}
-
-impl<T> Emptying<'_, T> {
-    /// As [`Fifo::pop`].
-    #[inline(always)]
-    pub fn pop(&mut self) -> Option<T> {
-        self.left = self.left.checked_sub(1)?;
-        let front = self.front;
-        self.front = front.wrapping_add(1);
-        // SAFETY: the masked index lies inside the places, which are borrowed with the fifo; it is
-        // filled, and given up by moving on.
-        Some(unsafe { self.places.add(front & self.mask).read().assume_init() })
-    }
-}
-
-impl<T> Drop for Filling<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        *self.fifo_back = self.back;
-    }
-}
-
-impl<T> Drop for Emptying<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        *self.fifo_front = self.front;
-    }
-}
-
-impl Fifo<Lent> {
-    /// The device is done with the `count` oldest frames (or all, if there are fewer): they go back
-    /// to their pools, neighbours of one pool at once.
-    #[inline(always)]
-    pub fn give_back(&mut self, count: usize) {
-        let mut left = count.min(self.len());
-        while left != 0 {
-            let start = self.front & (self.places.len() - 1);
-            let run = left.min(self.places.len() - start);
-            self.front = self.front.wrapping_add(run);
-            left -= run;
-            // SAFETY: the places from `start` on lie inside the ring and are filled; they were
-            // given up by moving `front` on, so each frame is given up once even if this unwinds.
-            // A Lent is its header's address, as an Mbuf is.
-            unsafe { Mbuf::free_bulk(self.places.as_mut_ptr().add(start).cast::<Mbuf>(), run) };
-        }
-    }
-}
-
 impl<T> Drop for Fifo<T> {
     fn drop(&mut self) {
         while self.pop().is_some() {}
@@ -221,8 +118,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mbuf::{MbufPool, MbufPoolConfig};
-    use crate::memory::{Memory, MemoryConfig};
 
     proptest! {
         #[test]
@@ -235,18 +130,7 @@ mod tests {
             let mut model = VecDeque::new();
             let token = Rc::new(());
             for (number, push) in steps.into_iter().enumerate() {
-                // Singly and by batches of one, which are to do the same.
-                if number % 3 == 0 {
-                    let fits = model.len() < count.next_power_of_two();
-                    prop_assert_eq!(fifo.filling().push((number, token.clone())).is_ok(), fits);
-                    if fits {
-                        model.push_back(number);
-                    }
-                    if push {
-                        let popped = fifo.emptying().pop().map(|(number, _)| number);
-                        prop_assert_eq!(popped, model.pop_front());
-                    }
-                } else if push {
+                if push {
                     let fits = model.len() < count.next_power_of_two();
                     prop_assert_eq!(fifo.push((number, token.clone())).is_ok(), fits);
                     if fits {
@@ -262,34 +146,5 @@ mod tests {
             drop(fifo);
             prop_assert_eq!(Rc::strong_count(&token), 1);
         }
-    }
-
-    #[test]
-    fn a_batch_that_is_forgotten_gives_nothing_twice() {
-        let token = Rc::new(());
-        let mut fifo = Fifo::new(4);
-        (0..3).for_each(|_| fifo.push(token.clone()).unwrap());
-        let mut batch = fifo.emptying();
-        let first = batch.pop();
-        std::mem::forget(batch);
-        assert!(first.is_some() && fifo.is_empty());
-        std::mem::forget(fifo.filling());
-        assert_eq!((fifo.len(), fifo.room()), (0, 4));
-    }
-
-    #[test]
-    fn frames_go_back_across_the_end_of_the_ring() {
-        let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
-        let pool = MbufPool::new(&memory, &MbufPoolConfig::new("fifo", 16)).unwrap();
-        let mut fifo = Fifo::new(8);
-        for (push, give) in [(8, 5), (5, 3), (3, 8), (2, 9), (0, 1)] {
-            for _ in 0..push {
-                fifo.push(pool.alloc().unwrap().lend()).unwrap();
-            }
-            fifo.give_back(give);
-            assert_eq!(pool.objects().in_use(), fifo.len());
-        }
-        assert!(fifo.is_empty());
-        assert_eq!(pool.leaked(), 0);
     }
 }

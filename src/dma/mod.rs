@@ -7,8 +7,10 @@
 
 mod array;
 mod fifo;
+mod rings;
 mod slots;
 
-pub use array::{Area, Array, Batch, Cell, DmaError, Entry, Word};
-pub use fifo::{Emptying, Fifo, Filling};
+pub use array::{Area, Array, Batch, Cell, Descriptor, DmaError, Entry, Word};
+pub use fifo::Fifo;
+pub use rings::{Moved, ReceiveRing, SendRing};
 pub use slots::{Slots, Table};

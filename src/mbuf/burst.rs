@@ -194,7 +194,7 @@ impl Burst {
 
     /// The `count` slots behind the end, to be filled; `None` if there isn't that much room.
     #[inline(always)]
-    pub(super) fn spare(&mut self, count: usize) -> Option<&mut [MaybeUninit<Mbuf>]> {
+    pub(crate) fn spare(&mut self, count: usize) -> Option<&mut [MaybeUninit<Mbuf>]> {
         if count > self.room() {
             return None;
         }
@@ -206,7 +206,7 @@ impl Burst {
     /// # Safety
     /// `count` slots from [`Self::spare`] were filled.
     #[inline(always)]
-    pub(super) unsafe fn grow(&mut self, count: usize) {
+    pub(crate) unsafe fn grow(&mut self, count: usize) {
         debug_assert!(count <= self.room());
         self.end += count;
     }
@@ -222,6 +222,22 @@ impl Drop for Moving<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         *self.place = self.at;
+    }
+}
+
+impl Burst {
+    /// Gives up the first `count` frames.
+    ///
+    /// # Safety
+    /// There are that many, and somebody else has taken them over.
+    #[inline(always)]
+    pub(crate) unsafe fn give_up(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += count;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
     }
 }
 

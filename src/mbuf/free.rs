@@ -31,7 +31,7 @@ impl Mbuf {
     /// # Safety
     /// `frames` points to `count` frames that the caller gives up.
     #[inline]
-    pub(crate) unsafe fn free_bulk(frames: *mut Self, count: usize) {
+    pub(super) unsafe fn free_bulk(frames: *mut Self, count: usize) {
         let mut from = 0;
         while from < count {
             // SAFETY: `from < count`; headers of frames are valid.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use packetboat::bus::EventFd;
-use packetboat::dma::{Array, Fifo};
+use packetboat::dma::{Array, Descriptor, ReceiveRing};
 use packetboat::mbuf::{Burst, ChainBuilder, LentRoom, Mbuf, MbufPool, Quiesced, RxInfo};
-use packetboat::mmio::{Register, order_dma_reads};
+use packetboat::mmio::Register;
 use packetboat::port::{PortError, QueueCounters, RxDrop, RxQueue};
 use packetboat::telemetry::Counter;
 
@@ -14,17 +14,13 @@ use crate::descriptor::{RxDone, RxLower};
 /// Buffers are lent this many at a time, with one write to the tail.
 pub(crate) const BATCH: usize = 32;
 
+/// The shortest frame that is one: an Ethernet header.
+const MIN_FRAME_BYTES: u16 = 14;
+
 /// A receive queue; `P` is the path that its frames take.
 #[derive(Debug)]
 pub(crate) struct IxgbeRx<P> {
-    /// Descriptors as pairs of words.
-    ring: Array<u64>,
-    /// What the device has, in the order of its descriptors; the first one's number is `next`.
-    lent: Fifo<LentRoom>,
-    /// Counts descriptors taken back; masked, it is the next one to be looked at.
-    next: usize,
-    /// Counts descriptors lent; masked, it is the tail.
-    tail: usize,
+    ring: ReceiveRing,
     number: u16,
     doorbell: Register<u32>,
     pool: MbufPool,
@@ -60,11 +56,12 @@ pub(crate) struct Interrupt {
 /// How a queue's frames are taken: known when it is started, so that each path is compiled on its
 /// own.
 pub(crate) trait Path: Send + std::fmt::Debug + Sized + 'static {
-    /// Whether [`Self::take`] looks at the descriptor's lower word.
-    const NEEDS_LOWER: bool;
+    /// Status and error bits that tell whether a descriptor is as usual: done, a frame's last, no
+    /// error that matters here.
+    const LOOKED_AT: u64;
 
-    /// A descriptor is done, which is the usual case: a whole frame in one buffer.
-    fn take(done: RxDone, lower: RxLower, room: LentRoom, port: u16) -> Result<Mbuf, Mbuf>;
+    /// What is noted of a whole frame in one buffer, the usual case.
+    fn info(done: RxDone, descriptor: &Descriptor<'_>) -> RxInfo;
 
     /// What isn't usual: a part of a frame, a frame of no length, an error of the MAC, or anything
     /// while a frame is under way in parts. `None` is no frame yet.
@@ -107,11 +104,11 @@ impl Full {
 }
 
 impl Path for Lean {
-    const NEEDS_LOWER: bool = false;
+    const LOOKED_AT: u64 = RxDone::DD | RxDone::EOP | RxDone::RXE;
 
     #[inline(always)]
-    fn take(done: RxDone, _: RxLower, room: LentRoom, port: u16) -> Result<Mbuf, Mbuf> {
-        room.take_back_filled(done.len_bytes(), port, RxInfo::NONE)
+    fn info(_: RxDone, _: &Descriptor<'_>) -> RxInfo {
+        RxInfo::NONE
     }
 
     /// MAXFRS should have kept parts away, FCTRL errors.
@@ -143,11 +140,18 @@ impl Path for Lean {
 }
 
 impl Path for Full {
-    const NEEDS_LOWER: bool = true;
+    /// A wrong checksum isn't usual.
+    const LOOKED_AT: u64 = RxDone::DD | RxDone::EOP | RxDone::RXE | RxDone::IPE | RxDone::TCPE;
 
     #[inline(always)]
-    fn take(done: RxDone, lower: RxLower, room: LentRoom, port: u16) -> Result<Mbuf, Mbuf> {
-        room.take_back_filled(done.len_bytes(), port, found(done, lower))
+    fn info(done: RxDone, descriptor: &Descriptor<'_>) -> RxInfo {
+        let lower = RxLower(descriptor.lower());
+        RxInfo {
+            flags: done.flags_without_errors(lower),
+            packet_type: lower.packet_type(),
+            rss_hash: lower.hash(),
+            vlan_tci: done.vlan_tci(),
+        }
     }
 
     /// A part of a frame in several buffers (7.1.6.2: of all but the last, fields other than length
@@ -167,7 +171,7 @@ impl Path for Full {
             return Ok(None);
         }
         // From here on an error gives the whole frame up, and the rest of it when it comes.
-        let why = match room.take_back_filled(done.len_bytes(), port, RxInfo::NONE) {
+        let why = match room.take_back_filled(done.len_bytes().into(), port, RxInfo::NONE) {
             Err(_) => Some(RxDrop::BadLength),
             Ok(part) if part.len_bytes() == 0 || done.has_error() => Some(RxDrop::BadLength),
             Ok(part) if self.chain.len_bytes() + part.len_bytes() > self.max_frame_bytes => {
@@ -183,10 +187,12 @@ impl Path for Full {
         if !is_last {
             return Ok(None);
         }
-        Ok(self.chain.finish().map(|mut frame| {
-            frame.set_received(found(done, lower));
-            frame
-        }))
+        let Some(mut frame) = self.chain.finish() else { return Ok(None) };
+        if frame.len_bytes() < usize::from(MIN_FRAME_BYTES) {
+            return Err(RxDrop::BadLength);
+        }
+        frame.set_received(found(done, lower));
+        Ok(Some(frame))
     }
 
     fn is_under_way(&self) -> bool {
@@ -199,7 +205,6 @@ impl Path for Full {
 }
 
 /// What the device says of a frame, in its last descriptor.
-#[inline(always)]
 fn found(done: RxDone, lower: RxLower) -> RxInfo {
     RxInfo {
         flags: done.flags(lower),
@@ -211,7 +216,7 @@ fn found(done: RxDone, lower: RxLower) -> RxInfo {
 
 /// What a queue is made of.
 pub(crate) struct Parts {
-    pub(crate) ring: Array<u64>,
+    pub(crate) ring: Array<[u64; 2]>,
     /// Its number on the port.
     pub(crate) number: u16,
     pub(crate) doorbell: Register<u32>,
@@ -225,12 +230,8 @@ pub(crate) struct Parts {
 impl<P: Path> IxgbeRx<P> {
     pub(crate) fn new(parts: Parts, path: P) -> Self {
         let Parts { ring, number, doorbell, pool, port, counters, progress, interrupt } = parts;
-        let size = ring.count() / 2;
         Self {
-            ring,
-            lent: Fifo::new(size),
-            next: 0,
-            tail: 0,
+            ring: ReceiveRing::new(ring),
             number,
             doorbell,
             pool,
@@ -243,17 +244,17 @@ impl<P: Path> IxgbeRx<P> {
         }
     }
 
-    /// Lends as many buffers as the device may have: one fewer than there are descriptors, since
-    /// a tail that has caught up with the head means that there are none (7.1.9).
+    /// Lends the device its first buffers: all but a batch. A tail that has caught up with the head
+    /// would mean that there are none (7.1.9), and whole batches never cross the ring's end.
     pub(crate) fn fill(&mut self, device: &str, queue: u16) -> Result<(), PortError> {
-        let wanted = self.lent.count() - 1;
-        while self.lent.len() < wanted {
-            if self.lend((wanted - self.lent.len()).min(BATCH)) == 0 {
+        let wanted = self.ring.count() - BATCH;
+        while self.ring.len() < wanted {
+            if self.ring.lend(&self.pool, BATCH) == 0 {
                 return Err(PortError::Mbufs {
                     device: device.to_owned(),
                     queue,
                     wanted,
-                    available: self.lent.len(),
+                    available: self.ring.len(),
                     pool: self.pool.objects().name().to_owned(),
                 });
             }
@@ -264,7 +265,7 @@ impl<P: Path> IxgbeRx<P> {
     /// Tells the device of the buffers it has been lent.
     #[inline(always)]
     pub(crate) fn ring_doorbell(&self) {
-        self.doorbell.write_after_dma((self.tail & (self.lent.count() - 1)) as u32);
+        self.doorbell.write_after_dma(self.ring.tail() as u32);
     }
 
     /// Its number on its port.
@@ -278,36 +279,18 @@ impl<P: Path> IxgbeRx<P> {
 
     /// The device was reset: what it had goes back to the pool.
     pub(crate) fn reclaim(&mut self, reset: &Quiesced) {
-        while let Some(room) = self.lent.pop() {
+        while let Some(room) = self.ring.pop() {
             drop(room.reclaim(reset));
         }
-    }
-
-    /// Lends `count` buffers or none; returns how many.
-    #[inline(always)]
-    fn lend(&mut self, count: usize) -> usize {
-        let mut ring = self.ring.batch();
-        let mut lent = self.lent.filling();
-        let mut at = 2 * self.tail;
-        let count = self.pool.lend_bulk(count, |room, iova| {
-            // The upper word is the address of a buffer for headers, which there is none of; its
-            // lowest bit is where the device will say that it is done.
-            ring.write(at, iova.0);
-            ring.write(at + 1, 0);
-            at += 2;
-            let _ = lent.push(room); // there is room: callers ask for no more
-        });
-        self.tail = self.tail.wrapping_add(count);
-        count
     }
 
     /// Lends new buffers, a batch at a time.
     #[inline(always)]
     fn replenish(&mut self) {
         let mut lent = false;
-        while self.lent.room() > BATCH {
-            if self.lend(BATCH) == 0 {
-                self.run_dry();
+        while self.ring.count() - self.ring.len() >= 2 * BATCH {
+            if self.ring.lend(&self.pool, BATCH) == 0 {
+                self.counters.no_mbuf.add(1);
                 break;
             }
             lent = true;
@@ -317,17 +300,31 @@ impl<P: Path> IxgbeRx<P> {
         }
     }
 
-    /// The pool hasn't a whole batch.
+    /// Descriptors that aren't as usual, or not done: whether there is more behind them.
     #[cold]
-    fn run_dry(&mut self) {
-        self.counters.no_mbuf.add(1);
-        let mut count = BATCH / 2;
-        while count != 0 {
-            if self.lend(count) != 0 {
-                return self.ring_doorbell();
+    fn take_odd(&mut self, burst: &mut Burst, bytes: &mut u64) -> bool {
+        while burst.room() != 0 {
+            let Some([lower, upper]) = self.ring.first() else { return false };
+            let done = RxDone(upper);
+            if !done.is_done() {
+                return false;
             }
-            count /= 2;
+            let Some(room) = self.ring.pop() else { return false };
+            self.progress.taken.add(1);
+            match self.path.take_odd(done, RxLower(lower), room, self.port) {
+                Ok(Some(mbuf)) => {
+                    self.counters.packets.add(1);
+                    *bytes += mbuf.len_bytes() as u64;
+                    drop(burst.push(mbuf)); // there is room
+                }
+                Ok(None) => {}
+                Err(why) => self.counters.rx_dropped(why),
+            }
+            if !self.path.is_under_way() {
+                return burst.room() != 0;
+            }
         }
+        false
     }
 
     /// Isn't polled any more; the caller turns the queue off.
@@ -338,26 +335,13 @@ impl<P: Path> IxgbeRx<P> {
     /// The queue was turned off: the device uses none of its buffers. It starts anew, at the first
     /// descriptor; the caller turns it on and rings.
     pub(crate) fn restart(&mut self) {
-        (self.next, self.tail) = (0, 0);
         // It counts descriptors modulo the ring, as the device's head does.
-        let size = self.lent.count() as u64;
+        let size = self.ring.count() as u64;
         self.progress.taken.add(size - self.progress.taken.get() % size);
-        for _ in 0..self.lent.len() {
-            let Some(room) = self.lent.pop() else { break };
-            self.ring.write(2 * self.tail, room.iova().0);
-            self.ring.write(2 * self.tail + 1, 0);
-            self.tail += 1;
-            let _ = self.lent.push(room); // where it came from
-        }
+        self.ring.rewind();
         self.path = self.path.anew();
         self.stopped = false;
     }
-}
-
-/// What status and error bits of a usual descriptor are, of those that [`RxDone::is`] looks at.
-#[inline(always)]
-fn usual<P: Path>(path: &P) -> u64 {
-    if path.is_under_way() { RxDone::NEVER } else { RxDone::EOP }
 }
 
 impl<P: Path> RxQueue for IxgbeRx<P> {
@@ -365,50 +349,34 @@ impl<P: Path> RxQueue for IxgbeRx<P> {
         if self.stopped {
             return;
         }
-        let Self { ring, lent, next, port, path, counters, .. } = self;
-        // All that a frame needs stands in registers: nothing below is written to memory that the
-        // compiler would have to read again.
-        let ring = ring.batch();
-        let mut lent = lent.emptying();
-        let (port, mut at, mut bytes) = (*port, 2 * *next, 0);
-        // While a frame is under way in parts, no descriptor is as usual.
-        let mut usual = usual(path);
-        let packets = burst.fill(usize::MAX, || {
-            loop {
-                let done = RxDone(ring.read(at + 1));
-                if !done.is_done() {
-                    return None;
-                }
-                order_dma_reads();
-                // Empty: the device says that it has used what it doesn't have.
-                let room = lent.pop()?;
-                let lower = RxLower(if P::NEEDS_LOWER { ring.read(at) } else { 0 });
-                at += 2;
-                let len_bytes = done.len_bytes();
-                let taken = if done.is(usual) && len_bytes != 0 {
-                    P::take(done, lower, room, port).map(Some).map_err(|_| RxDrop::BadLength)
-                } else {
-                    let taken = path.take_odd(done, lower, room, port);
-                    usual = self::usual(path);
-                    taken
-                };
-                match taken {
-                    Ok(Some(mbuf)) => {
-                        bytes += mbuf.len_bytes() as u64;
-                        return Some(mbuf);
+        let mut bytes = 0;
+        loop {
+            let mut taken = 0;
+            // While a frame is under way in parts, no descriptor is as usual.
+            if !self.path.is_under_way() {
+                let moved = self.ring.take_run(burst, self.port, |upper, descriptor| {
+                    let done = RxDone(upper);
+                    let len_bytes = done.len_bytes();
+                    if !done.is_usual(P::LOOKED_AT) || len_bytes < MIN_FRAME_BYTES {
+                        return None;
                     }
-                    Ok(None) => {}
-                    Err(why) => counters.rx_dropped(why),
+                    Some((len_bytes, P::info(done, descriptor)))
+                });
+                taken = moved.frames;
+                if taken != 0 {
+                    bytes += moved.bytes;
+                    self.counters.packets.add(taken as u64);
+                    self.progress.taken.add(taken as u64);
                 }
             }
-        });
-        drop(lent);
-        let count = at / 2 - *next;
-        if count != 0 {
-            *next = next.wrapping_add(count);
-            self.counters.packets.add(packets as u64);
+            // A full burst is the usual end. Else it is the ring's end, or something odd, or there
+            // is nothing more.
+            if burst.room() == 0 || !self.take_odd(burst, &mut bytes) && taken == 0 {
+                break;
+            }
+        }
+        if bytes != 0 {
             self.counters.bytes.add(bytes);
-            self.progress.taken.add(count as u64);
         }
         self.progress.polls.add(1);
         self.replenish();

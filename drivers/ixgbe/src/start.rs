@@ -246,12 +246,12 @@ pub(crate) fn ring(
     memory: &Arc<Memory>,
     what: &str,
     count: u16,
-) -> Result<(Area, Array<u64>), PortError> {
+) -> Result<(Area, Array<[u64; 2]>), PortError> {
     let len_bytes = usize::from(count) * DESCRIPTOR_BYTES;
     let name = format!("{} {what}", bar.name());
     // 128 bytes would do (7.1.9); a page keeps two rings out of each other's lines and pages.
     let area = Area::new(memory, &name, len_bytes, 4096, bar.device().numa_node())?;
-    let array = area.array(0, 2 * usize::from(count))?;
+    let array = area.array(0, usize::from(count))?;
     Ok((area, array))
 }
 

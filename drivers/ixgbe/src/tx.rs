@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use packetboat::dma::{Array, Fifo};
-use packetboat::mbuf::{Burst, L4Checksum, Lent, Mbuf, Quiesced, TxFlags};
+use packetboat::dma::{Array, Fifo, Moved, SendRing};
+use packetboat::mbuf::{Burst, L4Checksum, Mbuf, Quiesced, TxFlags};
 use packetboat::mmio::{Register, order_dma_reads};
 use packetboat::port::{QueueCounters, TxDrop, TxQueue};
 use packetboat::telemetry::Counter;
@@ -18,10 +18,10 @@ const REPORT_EVERY: usize = 32;
 /// The most buffers that a frame may be in (7.2.1.1: 40, less two).
 const MAX_SEGMENTS: usize = 38;
 /// The shortest frame (7.2.3.2.4), and the longest: 9.5 KiB with CRC.
-pub(crate) const MIN_FRAME_BYTES: usize = 17;
-pub(crate) const MAX_FRAME_BYTES: usize = 9728 - 4;
+const MIN_FRAME_BYTES: u64 = 17;
+const MAX_FRAME_BYTES: u64 = 9728 - 4;
 /// The most that is cut into segments.
-const MAX_SEGMENTED_BYTES: usize = 256 * 1024 - 1;
+const MAX_SEGMENTED_BYTES: u64 = 256 * 1024 - 1;
 
 /// A transmit queue.
 ///
@@ -29,23 +29,15 @@ const MAX_SEGMENTED_BYTES: usize = 256 * 1024 - 1;
 /// is a chain, goes another way.
 #[derive(Debug)]
 pub(crate) struct IxgbeTx {
-    /// Descriptors as pairs of words.
-    ring: Array<u64>,
-    /// Frames that the device has, in the order of their descriptors.
-    lent: Fifo<Lent>,
+    ring: SendRing,
     /// Where the device was asked to tell that it is done, oldest first.
     reports: Fifo<Report>,
-    /// Counts descriptors written; masked, it is the tail.
-    tail: usize,
     /// Counts descriptors that the device is done with.
     done: usize,
     /// Counts descriptors up to the last report.
     reported: usize,
     /// The device is asked to report once so many descriptors were written since the last time.
     report_every: usize,
-    /// Counts frames lent, and given back.
-    frames: usize,
-    given_back: usize,
     /// The most buffers that a frame may be in: less in a small ring, where they have to fit beside
     /// what wasn't reported yet.
     max_segments: usize,
@@ -82,7 +74,7 @@ struct Report {
 
 /// What a queue is made of.
 pub(crate) struct Parts {
-    pub(crate) ring: Array<u64>,
+    pub(crate) ring: Array<[u64; 2]>,
     /// Its number on the port.
     pub(crate) number: u16,
     pub(crate) doorbell: Register<u32>,
@@ -94,19 +86,15 @@ pub(crate) struct Parts {
 impl IxgbeTx {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { ring, number, doorbell, may, counters, progress } = parts;
-        let size = ring.count() / 2;
+        let size = ring.count();
         let report_every = REPORT_EVERY.min(size / 4);
         Self {
-            ring,
+            ring: SendRing::new(ring),
             report_every,
             max_segments: MAX_SEGMENTS.min(size.saturating_sub(report_every + 2)),
-            lent: Fifo::new(size),
             reports: Fifo::new(size),
-            tail: 0,
             done: 0,
             reported: 0,
-            frames: 0,
-            given_back: 0,
             number,
             doorbell,
             may,
@@ -128,7 +116,7 @@ impl IxgbeTx {
 
     /// The device was reset: what it had goes back to its pools.
     pub(crate) fn reclaim_all(&mut self, reset: &Quiesced) {
-        while let Some(frame) = self.lent.pop() {
+        while let Some(frame) = self.ring.pop() {
             drop(frame.reclaim(reset));
         }
     }
@@ -137,31 +125,31 @@ impl IxgbeTx {
     /// its head to reach the tail, and only then turns the queue off.
     pub(crate) fn stop(&mut self) -> u32 {
         self.stopped = true;
-        (self.tail & (self.size() - 1)) as u32
+        self.ring.tail() as u32
     }
 
     /// The queue was turned off with its head at its tail: everything was sent. It starts anew, at
     /// the first descriptor.
     pub(crate) fn restart(&mut self) {
-        self.lent.give_back(self.lent.len());
+        self.ring.give_back(self.ring.lent());
         while self.reports.pop().is_some() {}
-        self.progress.done.add(self.tail.wrapping_sub(self.done) as u64);
-        (self.tail, self.done, self.reported) = (0, 0, 0);
-        (self.frames, self.given_back) = (0, 0);
+        self.progress.done.add(self.ring.written().wrapping_sub(self.done) as u64);
+        self.ring.rewind();
+        (self.done, self.reported) = (0, 0);
         self.context = None;
         self.stopped = false;
     }
 
     #[inline(always)]
     fn size(&self) -> usize {
-        self.ring.count() / 2
+        self.ring.count()
     }
 
     /// Descriptors that can be written. One always stays free: a tail that has caught up with the
     /// head means that there is nothing to send.
     #[inline(always)]
     fn free(&self) -> usize {
-        self.size() - 1 - self.tail.wrapping_sub(self.done)
+        self.size() - 1 - self.ring.written().wrapping_sub(self.done)
     }
 
     /// Gives back what the device is done with: up to the last report that it has answered.
@@ -169,24 +157,17 @@ impl IxgbeTx {
     fn clean(&mut self) {
         let before = self.done;
         while let Some(report) = self.reports.first().copied() {
-            if self.ring.read(2 * report.at + 1) & TX_DD == 0 {
+            if self.ring.upper(report.at) & TX_DD == 0 {
                 break;
             }
             order_dma_reads();
             self.reports.pop();
             self.done = report.at.wrapping_add(1);
-            self.lent.give_back(report.frames.wrapping_sub(self.given_back));
-            self.given_back = report.frames;
+            self.ring.give_back(report.frames);
         }
         if self.done != before {
             self.progress.done.add(self.done.wrapping_sub(before) as u64);
         }
-    }
-
-    fn write(&mut self, lower: u64, upper: u64) {
-        self.ring.write(2 * self.tail, lower);
-        self.ring.write(2 * self.tail + 1, upper);
-        self.tail = self.tail.wrapping_add(1);
     }
 
     /// A chain, or a frame that asks for something: its descriptors are written, or it comes back if
@@ -197,7 +178,7 @@ impl IxgbeTx {
         let segmented = flags.contains(TxFlags::TCP_SEGMENT);
         let longest = if segmented { MAX_SEGMENTED_BYTES } else { MAX_FRAME_BYTES };
         let segments = mbuf.segments().filter(|part| !part.is_empty()).count();
-        let why = if !(MIN_FRAME_BYTES..=longest).contains(&mbuf.len_bytes()) {
+        let why = if !(MIN_FRAME_BYTES..=longest).contains(&(mbuf.len_bytes() as u64)) {
             Some(TxDrop::BadLength)
         } else if segments > self.max_segments {
             Some(TxDrop::TooManySegments)
@@ -220,8 +201,7 @@ impl IxgbeTx {
             let lengths = mbuf.tx_lengths();
             let context = context(&mbuf, flags);
             if self.context != Some(context) {
-                let [low, high] = context.words();
-                self.write(low, high);
+                self.ring.write(context.words());
                 self.context = Some(context);
             }
             if flags.contains(TxFlags::VLAN) {
@@ -246,50 +226,34 @@ impl IxgbeTx {
         for (address, len) in frame.segments().filter(|(_, len)| *len != 0) {
             left -= 1;
             let last = if left == 0 { EOP } else { 0 };
-            self.write(address.0, upper | last | u64::from(len));
+            self.ring.write([address.0, upper | last | u64::from(len)]);
         }
-        let _ = self.lent.push(frame);
-        self.frames = self.frames.wrapping_add(1);
+        drop(self.ring.keep(frame)); // there is a place: a frame is a descriptor at least
         Ok(())
     }
 
     /// Lends up to `count` frames, for which there are descriptors, as long as they are plain: one
-    /// buffer, and nothing asked. Returns how many.
+    /// buffer, and nothing asked.
     #[inline(always)]
-    fn take_plain(&mut self, burst: &mut Burst, count: usize, bytes: &mut u64) -> usize {
-        let mut ring = self.ring.batch();
-        let mut lent = self.lent.filling();
-        let (mut at, mut sum) = (2 * self.tail, 0);
-        let count = burst.take_front(count, |mbuf| {
-            let len = mbuf.len_bytes();
-            let fits = len.wrapping_sub(MIN_FRAME_BYTES) <= MAX_FRAME_BYTES - MIN_FRAME_BYTES;
-            if mbuf.segment_count() != 1 || mbuf.requests_any() || !fits {
-                return Err(mbuf);
-            }
-            sum += len as u64;
-            let frame = mbuf.lend();
+    fn take_plain(&mut self, burst: &mut Burst, count: usize) -> Moved {
+        self.ring.lend_run(burst, count, |frame| {
             let (address, len) = frame.data_iova();
             let len = u64::from(len);
-            ring.write(at, address.0);
-            ring.write(at + 1, TX_PLAIN | len | len << PAYLEN_SHIFT);
-            at += 2;
-            let _ = lent.push(frame); // there is room: a frame is a descriptor at least
-            Ok(())
-        });
-        drop(lent);
-        self.tail = self.tail.wrapping_add(count);
-        self.frames = self.frames.wrapping_add(count);
-        *bytes += sum;
-        count
+            let fits = len.wrapping_sub(MIN_FRAME_BYTES) <= MAX_FRAME_BYTES - MIN_FRAME_BYTES;
+            if !frame.is_single() || frame.requests_any() || !fits {
+                return None;
+            }
+            Some(([address.0, TX_PLAIN | len | len << PAYLEN_SHIFT], len))
+        })
     }
 
     /// Lends what isn't plain, one frame, from the front; whether it did.
     #[inline(never)]
     fn take_other(&mut self, burst: &mut Burst, bytes: &mut u64) -> bool {
         let taken = burst.take_front(1, |mbuf| {
-            let (len, frames) = (mbuf.len_bytes() as u64, self.frames);
+            let (len, lent) = (mbuf.len_bytes() as u64, self.ring.lent());
             self.lend_other(mbuf)?;
-            if self.frames != frames {
+            if self.ring.lent() != lent {
                 *bytes += len; // and wasn't dropped
             }
             Ok(())
@@ -300,11 +264,10 @@ impl IxgbeTx {
     /// Asks the device to tell when it is done with the last descriptor written.
     #[inline(always)]
     fn report(&mut self) {
-        let at = self.tail.wrapping_sub(1);
-        let upper = self.ring.read(2 * at + 1);
-        self.ring.write(2 * at + 1, upper | RS);
-        let _ = self.reports.push(Report { at, frames: self.frames });
-        self.reported = self.tail;
+        let at = self.ring.written().wrapping_sub(1);
+        self.ring.set_upper_bits(at, RS);
+        let _ = self.reports.push(Report { at, frames: self.ring.lent() });
+        self.reported = self.ring.written();
     }
 }
 
@@ -350,29 +313,29 @@ impl TxQueue for IxgbeTx {
         if self.free() < burst.len() + REPORT_EVERY {
             self.clean();
         }
-        let (tail, frames) = (self.tail, self.frames);
+        let (written, lent) = (self.ring.written(), self.ring.lent());
         let mut bytes = 0;
         loop {
             let count = self.free().min(burst.len());
-            if self.take_plain(burst, count, &mut bytes) == count
-                || !self.take_other(burst, &mut bytes)
-            {
+            let moved = self.take_plain(burst, count);
+            bytes += moved.bytes;
+            if moved.frames == count || !self.take_other(burst, &mut bytes) {
                 break;
             }
         }
         if !burst.is_empty() {
             self.progress.refused.add(1);
         }
-        if self.tail == tail {
+        if self.ring.written() == written {
             return;
         }
-        if self.tail.wrapping_sub(self.reported) >= self.report_every {
+        if self.ring.written().wrapping_sub(self.reported) >= self.report_every {
             self.report();
         }
-        self.doorbell.write_after_dma((self.tail & (self.size() - 1)) as u32);
-        self.counters.packets.add(self.frames.wrapping_sub(frames) as u64);
+        self.doorbell.write_after_dma(self.ring.tail() as u32);
+        self.counters.packets.add(self.ring.lent().wrapping_sub(lent) as u64);
         self.counters.bytes.add(bytes);
-        self.progress.written.add(self.tail.wrapping_sub(tail) as u64);
+        self.progress.written.add(self.ring.written().wrapping_sub(written) as u64);
     }
 
     fn reclaim(&mut self) {
