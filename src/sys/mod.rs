@@ -21,4 +21,5 @@ pub mod numa;
 pub mod rlimit;
 pub mod sync;
 pub mod sysroot;
+pub mod tap;
 pub mod tsc;
