@@ -300,9 +300,9 @@ impl Device {
     fn write_control(&mut self, value: u32) {
         if value & (RST | LRST) != 0 {
             debug!("reset by CTRL");
-            self.reset();
+            self.reset(); // CTRL, too: GIO_DIS is gone
+            return;
         }
-        self.registers.set(at::CTRL, value & !(RST | LRST));
         let master = if value & GIO_DIS != 0 { 0 } else { GIO_MASTER };
         self.registers.change(at::STATUS, GIO_MASTER, master);
     }
