@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::wire::{Pair, Reflect, Replay, Stream, Tap, Wire};
+use crate::wire::{Generator, Ledger, Pair, Reflect, Replay, Stream, Tap, Wire};
 
 /// What `--wire` can say, for `--help`.
 pub const HELP: &str = "\
@@ -15,13 +15,17 @@ What each NIC is plugged into, in the order of the sockets:
   tap:NAME                       a TAP interface, made if there is none
   stream:PATH                    a unix socket in QEMU's stream format, listening
   stream:PATH,connect            the same, connecting to who listens there
+  gen:SETTING,…                  a generator and checker: rate=N|max, size=N|N-N|imix, flows=N,
+                                 frames=N, to=MAC, start=manual, checksums=on
   pcapng:in=FILE,out=FILE[,rounds=N]  frames from a file, frames to a file; either may be left out";
 
 /// A `--wire` that can't be.
 #[derive(Debug, Error)]
 pub enum PlugError {
     /// No such wire.
-    #[error("--wire: wanted one of reflect, pair, tap:, stream:, pcapng:, found '{0}'. See --help")]
+    #[error(
+        "--wire: wanted one of reflect, pair, tap:, stream:, gen:, pcapng:, found '{0}'. See --help"
+    )]
     Unknown(String),
     /// A setting that this wire doesn't have, or one without a value.
     #[error("--wire {wire}: wanted {wanted}, found '{found}'. See --help")]
@@ -33,6 +37,9 @@ pub enum PlugError {
         /// What was said.
         found: String,
     },
+    /// A generator can't do that.
+    #[error("--wire gen: {0}")]
+    Generator(String),
     /// A pair has two ends.
     #[error("--wire pair: wanted an even number of NICs that say so, found {0}")]
     Odd(usize),
@@ -55,6 +62,7 @@ pub enum PlugError {
 pub fn plug(texts: &[String]) -> Result<Vec<Box<dyn Wire>>, PlugError> {
     let mut half: Option<Pair> = None;
     let mut wires: Vec<Box<dyn Wire>> = Vec::new();
+    let ledger = Ledger::new();
     for text in texts {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         let io = |what: &str| {
@@ -76,6 +84,11 @@ pub fn plug(texts: &[String]) -> Result<Vec<Box<dyn Wire>>, PlugError> {
                 Some(path) => Stream::connect(Path::new(path)).map_err(io(path))?,
                 None => Stream::listen(Path::new(rest)).map_err(io(rest))?,
             }),
+            "gen" => {
+                let settings = rest.parse().map_err(PlugError::Generator)?;
+                let origin = u8::try_from(wires.len()).unwrap_or(u8::MAX);
+                Box::new(Generator::new(settings, &ledger, origin))
+            }
             "pcapng" => Box::new(replay(rest)?.map_err(io(rest))?),
             _ => return Err(PlugError::Unknown(text.clone())),
         });

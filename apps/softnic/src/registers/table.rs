@@ -160,8 +160,8 @@ registers! {
     RTRUP2TC      0x03020 0    1   Rw 0x0000_0000 ALL, "user priority to traffic class";
     RSCDBU        0x03028 0    1   Rw 0x0000_0080 ALL, "coalescing: ACK disable 7";
     FCTTV         0x03200 4    4   Rw 0x0000_0000 ALL, "pause time";
-    FCRTL         0x03220 4    8   Rw 0x0000_0000 0x8007_ffe0, "XON threshold";
-    FCRTH         0x03260 4    8   Rw 0x0000_0000 0x8007_ffe0, "XOFF threshold";
+    FCRTL         0x03220 4    8   Rw 0x0000_0000 0x8007_fff0, "XON threshold";
+    FCRTH         0x03260 4    8   Rw 0x0000_0000 0x8007_fff0, "XOFF threshold";
     FCRTV         0x032a0 0    1   Rw 0x0000_0000 ALL, "pause refresh";
     DMCTH         0x03300 4    8   Rw 0x0000_0000 ALL, "DMA coalescing threshold";
     PXON2OFFCNT   0x03240 4    8   Rc 0x0000_0000 0,   "XON to XOFF";

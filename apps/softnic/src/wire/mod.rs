@@ -1,5 +1,6 @@
 //! What a NIC is plugged into.
 
+mod generator;
 mod pair;
 mod reflect;
 mod replay;
@@ -9,6 +10,7 @@ mod tap;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+pub use generator::{Generator, Ledger, Settings, Sizes};
 pub use pair::Pair;
 pub use reflect::Reflect;
 pub use replay::Replay;
