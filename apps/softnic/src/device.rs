@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use tracing::{debug, info};
 
+use crate::counters::Counters;
 use crate::eeprom::Eeprom;
 use crate::faults::Faults;
 use crate::i2c::Module;
@@ -82,6 +83,8 @@ pub struct Device {
     pub recorder: Option<Recorder>,
     /// Doorbells since it was made.
     pub doorbells: Doorbells,
+    /// A page that others count by.
+    pub counters: Option<Counters>,
     published: Tally,
     eeprom: Eeprom,
     module: Module,
@@ -111,6 +114,7 @@ impl Device {
             faults: Faults::default(),
             recorder: None,
             doorbells: Doorbells::default(),
+            counters: None,
             eeprom: Eeprom::new(identity.mac, identity.device_id),
             module: Module::new(),
             receiver: Receiver::new(&registers),
@@ -296,9 +300,9 @@ impl Device {
     fn write_control(&mut self, value: u32) {
         if value & (RST | LRST) != 0 {
             debug!("reset by CTRL");
-            self.reset();
+            self.reset(); // CTRL, too: GIO_DIS is gone
+            return;
         }
-        self.registers.set(at::CTRL, value & !(RST | LRST));
         let master = if value & GIO_DIS != 0 { 0 } else { GIO_MASTER };
         self.registers.change(at::STATUS, GIO_MASTER, master);
     }
@@ -447,12 +451,23 @@ impl Device {
         self.transmitter.take_touched(|n| interrupts.queue(registers, n, true));
         self.interrupts.pump(&self.registers);
         self.wire.flush();
+        if let Some(counters) = &self.counters {
+            counters.publish(&self.tally, self.doorbells);
+        }
     }
 
     /// Counters into their registers.
     fn publish(&mut self) {
         self.tally.publish(&self.published, &self.registers);
         self.published.clone_from(&self.tally);
+    }
+
+    /// Says something to the wire.
+    ///
+    /// # Errors
+    /// What the wire wanted, what it found.
+    pub fn wire_command(&mut self, words: &[&str]) -> Result<String, String> {
+        self.wire.command(words)
     }
 
     /// The wire, for reports and for waiting.

@@ -9,6 +9,8 @@
     reason = "fields of registers, descriptors and headers are cut out of wider words everywhere"
 )]
 
+pub mod control;
+pub mod counters;
 pub mod crc;
 pub mod device;
 pub mod eeprom;
@@ -23,6 +25,7 @@ pub mod options;
 pub mod packet;
 pub mod pci;
 pub mod pcapng;
+pub mod plugs;
 pub mod record;
 pub mod registers;
 pub mod rss;

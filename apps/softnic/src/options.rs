@@ -3,18 +3,27 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// An Intel 82599 in software, behind a vfio-user socket.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "packetboat-softnic", version)]
+#[command(
+    name = "packetboat-softnic",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Options {
+    /// Something else than a NIC.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// Where clients connect; once for each NIC.
     #[arg(long, value_name = "PATH", required = true)]
     pub socket: Vec<PathBuf>,
 
-    /// What each NIC is plugged into, in the order of the sockets: reflect
-    #[arg(long, value_name = "WIRE", required = true)]
+    /// What each NIC is plugged into.
+    #[arg(long, value_name = "WIRE", required = true, help = crate::plugs::HELP)]
     pub wire: Vec<String>,
 
     /// MAC address of the first NIC; the others count on from it.
@@ -41,6 +50,37 @@ pub struct Options {
     /// Frames wait on the wire while a receive ring is full, instead of being dropped and counted.
     #[arg(long)]
     pub wait_when_full: bool,
+
+    /// Fill every free receive descriptor inside the write of RDT, complete every transmit
+    /// descriptor inside that of TDT: for counting a driver's instructions. Not with --share-pages.
+    #[arg(long, conflicts_with = "share_pages")]
+    pub full_rings: bool,
+
+    /// A file of one page that counts frames and doorbells, 16 numbers of 64 bits for each of the first
+    /// two NICs: received, sent, RDT writes, TDT writes, receive faults, bad descriptors.
+    #[arg(long, value_name = "FILE")]
+    pub counters: Option<PathBuf>,
+
+    /// Where line commands are taken: `packetboat-softnic ctl PATH help` lists them.
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Write all frames of a NIC to a pcapng file; once for each NIC, in their order.
+    #[arg(long, value_name = "FILE")]
+    pub record: Vec<PathBuf>,
+}
+
+/// What softnic can do beside being a NIC.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// Send a command to the control socket of a softnic that runs.
+    Ctl {
+        /// Its --control.
+        socket: PathBuf,
+        /// The command; `help` lists them.
+        #[arg(required = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// A MAC address.

@@ -13,6 +13,7 @@ use crate::wire::MAX_FRAME_LEN;
 /// How many receive queues there are.
 pub const QUEUES: u32 = 128;
 
+const MIN_FRAME_LEN: usize = 60;
 const ENABLE: u32 = 1 << 25;
 const STRIP_VLAN: u32 = 1 << 30;
 const DROP_EN: u32 = 1 << 28;
@@ -153,6 +154,14 @@ impl Receiver {
             }
             return Outcome::Refused;
         }
+        // No Ethernet carries less; wires of software may.
+        let mut padded = [0; MIN_FRAME_LEN];
+        let frame = if frame.len() < MIN_FRAME_LEN {
+            padded[..frame.len()].copy_from_slice(frame);
+            &padded
+        } else {
+            frame
+        };
         let headers = packet::parse(frame, self.filters.vlan_type());
         let destination = [frame[0], frame[1], frame[2], frame[3], frame[4], frame[5]];
         if !self.filters.pass(context.registers, destination, headers.vlan) {

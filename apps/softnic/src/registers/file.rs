@@ -116,7 +116,6 @@ impl RegisterFile {
             let sum = (u64::from(self.get(high)) << 32 | u64::from(self.get(low))).wrapping_add(n);
             #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
             self.set(low, sum as u32);
-            #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
             self.set(high, (sum >> 32) as u32);
         }
     }

@@ -80,7 +80,7 @@ registers! {
     CTRL          0x00000 0    1   Rw 0x0000_0000 ALL, "device control: RST 26, LRST 3, GIO_DIS 2";
     STATUS        0x00008 0    1   Ro 0x0008_0000 0,   "device status: GIO master enable 19, LAN id 3:2";
     CTRL_EXT      0x00018 0    1   Rw 0x0000_0000 ALL, "extended control: DRV_LOAD 28";
-    ESDP          0x00020 0    1   Rw 0x0000_0000 ALL, "software defined pins";
+    ESDP          0x00020 0    1   Rw 0x0000_0004 0xffff_fffb, "software defined pins: module in its cage 2";
     I2CCTL        0x00028 0    1   Rw 0x0000_000f 0x0a, "two wires to the SFP+: clock in 0, out 1, data in 2, out 3";
     FRTIMER       0x00048 0    1   Ro 0x0000_0000 0,   "free running timer";
     TCPTIMER      0x0004c 0    1   Rw 0x0000_0000 ALL, "TCP timer";
@@ -160,8 +160,8 @@ registers! {
     RTRUP2TC      0x03020 0    1   Rw 0x0000_0000 ALL, "user priority to traffic class";
     RSCDBU        0x03028 0    1   Rw 0x0000_0080 ALL, "coalescing: ACK disable 7";
     FCTTV         0x03200 4    4   Rw 0x0000_0000 ALL, "pause time";
-    FCRTL         0x03220 4    8   Rw 0x0000_0000 0x8007_ffe0, "XON threshold";
-    FCRTH         0x03260 4    8   Rw 0x0000_0000 0x8007_ffe0, "XOFF threshold";
+    FCRTL         0x03220 4    8   Rw 0x0000_0000 0x8007_fff0, "XON threshold";
+    FCRTH         0x03260 4    8   Rw 0x0000_0000 0x8007_fff0, "XOFF threshold";
     FCRTV         0x032a0 0    1   Rw 0x0000_0000 ALL, "pause refresh";
     DMCTH         0x03300 4    8   Rw 0x0000_0000 ALL, "DMA coalescing threshold";
     PXON2OFFCNT   0x03240 4    8   Rc 0x0000_0000 0,   "XON to XOFF";

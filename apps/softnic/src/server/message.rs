@@ -17,7 +17,6 @@ const ERROR: u32 = 1 << 5;
 
 /// What a client can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the protocol's own names")]
 pub(super) enum Command {
     Version,
     DmaMap,

@@ -203,7 +203,7 @@ impl<'a> Session<'a> {
             BAR0 => (both, BAR_LEN_BYTES),
             pci::MSIX_BAR => (both, pci::MSIX_BAR_LEN_BYTES),
             CONFIG => (both, pci::LEN_BYTES as u64),
-            0..REGIONS => (0, 0),
+            index if index < REGIONS => (0, 0),
             _ => return Err(Errno::INVAL.into()),
         };
         let mut capabilities = Vec::new();

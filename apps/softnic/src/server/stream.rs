@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::message::{HEADER_LEN, Header, Malformed};
 
 /// The most descriptors that a message may bring.
-pub(super) const MAX_FDS: usize = 64;
+pub(super) const MAX_FDS: usize = 16;
 
 /// Why a connection is over.
 #[derive(Debug, Error)]

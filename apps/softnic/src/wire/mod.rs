@@ -1,11 +1,21 @@
 //! What a NIC is plugged into.
 
+mod generator;
+mod pair;
 mod reflect;
+mod replay;
+mod stream;
+mod tap;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+pub use generator::{Generator, Ledger, Settings, Sizes};
+pub use pair::Pair;
 pub use reflect::Reflect;
+pub use replay::Replay;
+pub use stream::Stream;
+pub use tap::Tap;
 
 /// The longest frame that a wire carries, without CRC: 82599 datasheet 7.1.1 allows 15.5 KB.
 pub const MAX_FRAME_LEN: usize = 15_872;
@@ -100,6 +110,14 @@ pub trait Wire: Send {
     /// How long the NIC may sleep when nothing moves and [`descriptor`](Self::descriptor) doesn't wake it.
     fn patience(&self) -> Duration {
         Duration::from_millis(100)
+    }
+
+    /// A command from the control socket.
+    ///
+    /// # Errors
+    /// What was wanted, what was found.
+    fn command(&mut self, words: &[&str]) -> Result<String, String> {
+        Err(format!("this wire knows no commands, found '{}'", words.join(" ")))
     }
 
     /// Lines for the control socket: what the wire counted.
