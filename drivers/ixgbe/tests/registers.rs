@@ -232,10 +232,7 @@ fn chains_and_requests_go_the_other_way() {
     let mut chain = rig.frame(100, 1);
     chain.chain(rig.frame(2000, 2)).unwrap();
     let mut tagged = rig.frame(60, 3);
-    tagged.insert_vlan(0x123).unwrap();
-    let mut tcp = rig.frame(3000, 4);
-    let lengths = TxLengths::new(14, 20, 20).unwrap().segment(1000);
-    tcp.request(TxRequest { flags: TxFlags::IPV4 | TxFlags::TCP_SEGMENT, lengths }).unwrap();
+    tagged.insert_vlan(0x123);
     assert_eq!(rig.send([chain, tagged, rig.frame(60, 5)]), 0);
     let words: Vec<u64> = rig.nic.pending(0).iter().map(|words| words[1]).collect();
     assert_eq!(words.len(), 5, "two, a context and one, one");
@@ -243,11 +240,19 @@ fn chains_and_requests_go_the_other_way() {
     assert_eq!(words[3] >> 30 & 1, 1, "the tag is asked for");
     let sent = rig.nic.transmit(0);
     assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [2100, 60, 60]);
-    drop(tcp);
+    let mut tcp = rig.frame(2000, 4);
+    let lengths = TxLengths::new(14, 20, 20).unwrap().segment(1000);
+    tcp.request(TxRequest { flags: TxFlags::IPV4 | TxFlags::TCP_SEGMENT, lengths }).unwrap();
+    assert_eq!(rig.send([tcp]), 0);
+    let words = rig.nic.pending(0);
+    assert_eq!(words[0][1] >> 48, 1000, "the segments' length, in a context");
+    assert_eq!(words[1][1] >> 46, 2000 - 54, "the payload behind the headers");
+    assert_eq!(words[1][1] >> 31 & 1, 1, "to be cut");
+    rig.nic.transmit(0);
     // A plain port sends no tags, and nothing of an impossible length.
     let mut plain = Rig::lean();
     let mut tagged = plain.frame(60, 3);
-    tagged.insert_vlan(0x123).unwrap();
+    tagged.insert_vlan(0x123);
     assert_eq!(plain.send([tagged, plain.frame(16, 1), plain.frame(60, 1)]), 0);
     assert_eq!(plain.nic.transmit(0).len(), 1);
     let stats = plain.port.stats().tx_total();
