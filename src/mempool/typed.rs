@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::batch::{Batch, LocalPool};
 use super::config::{MempoolConfig, MempoolError};
 use super::layout::ELEMENT_ALIGN_BYTES;
 use super::pool::{Mempool, Object};
@@ -119,6 +120,20 @@ impl<T> ObjectPool<T> {
             // SAFETY: filled.
             unsafe { object[0].assume_init() }.0.cast()
         })
+    }
+
+    /// The pool as the calling lcore sees it, for loops: its cache is looked up once.
+    #[inline]
+    #[must_use]
+    pub fn local(&self) -> LocalPool<'_, T> {
+        LocalPool::new(self)
+    }
+
+    /// Room for up to `N` values of this pool.
+    #[inline]
+    #[must_use]
+    pub fn batch<const N: usize>(&self) -> Batch<T, &Self, N> {
+        Batch::new(self)
     }
 
     /// Ends the pool.

@@ -105,11 +105,11 @@ impl Side {
         let pool = ObjectPool::new(&self.memory, &config, |_, _| [0_u64; 8]);
         let pool = Arc::new(pool.unwrap_or_else(|error| give_up(&error)));
         mempool_row::<1, 32>(&pool, cache_size, rows);
-        mempool_row::<4, 8>(&pool, cache_size, rows);
-        mempool_row::<32, 1>(&pool, cache_size, rows);
-        mempool_row::<1, 128>(&pool, cache_size, rows);
         mempool_row::<4, 32>(&pool, cache_size, rows);
-        mempool_row::<32, 4>(&pool, cache_size, rows);
+        mempool_row::<32, 32>(&pool, cache_size, rows);
+        mempool_row::<1, 128>(&pool, cache_size, rows);
+        mempool_row::<4, 128>(&pool, cache_size, rows);
+        mempool_row::<32, 128>(&pool, cache_size, rows);
     }
 
     fn mbuf_rows(&self, cache_size: usize, rows: &mut Vec<Row>) {
@@ -218,21 +218,30 @@ pub(crate) fn give_up(error: &dyn std::fmt::Display) -> ! {
     std::process::exit(1);
 }
 
-/// `K` times `N` objects taken, then given back.
-fn mempool_row<const N: usize, const K: usize>(
+/// `KEEP` objects taken, then given back, `BULK` at a time. As the peer does, it looks for the
+/// lcore's cache once.
+fn mempool_row<const BULK: usize, const KEEP: usize>(
     pool: &Arc<ObjectPool<Object>>,
     cache_size: usize,
     rows: &mut Vec<Row>,
 ) {
-    let name = format!("mempool cache={cache_size} keep={} bulk={N} get+put", N * K);
+    let name = format!("mempool cache={cache_size} keep={KEEP} bulk={BULK} get+put");
     let pool = Arc::clone(pool);
     let work = move |count| {
+        let local = pool.local();
+        let mut kept = local.batch::<KEEP>();
         for _ in 0..count {
-            let kept: [_; K] = array::from_fn(|_| pool.get_bulk::<N>());
-            black_box(&kept);
+            for _ in 0..KEEP / BULK {
+                if !kept.take(BULK) {
+                    give_up(&"the mempool is empty");
+                }
+            }
+            for _ in 0..KEEP / BULK {
+                kept.give_back(BULK);
+            }
         }
     };
-    rows.push(Row::new(name, "cycles/object", 2000, (N * K) as u64, work));
+    rows.push(Row::new(name, "cycles/object", 2000, KEEP as u64, work));
 }
 
 /// `K` bursts of 32 mbufs allocated, then freed.
