@@ -103,7 +103,7 @@ impl LentRoom {
     #[inline(always)]
     #[must_use]
     pub fn iova(&self) -> Iova {
-        Iova(self.header().buf_iova + u64::from(HEADROOM_BYTES))
+        Iova(self.header().place.buf_iova + u64::from(HEADROOM_BYTES))
     }
 
     /// How much may stand there, in bytes. The same for all buffers of a pool:
@@ -112,7 +112,7 @@ impl LentRoom {
     #[must_use]
     pub fn len_bytes(&self) -> u16 {
         // A pool's data room is larger than the headroom.
-        self.header().buf_len.saturating_sub(HEADROOM_BYTES)
+        self.header().meta.buf_len.saturating_sub(HEADROOM_BYTES)
     }
 
     /// The device has put a frame, or a part of one, of `len_bytes` bytes there, and says `info`
@@ -181,7 +181,7 @@ impl Drop for LentRoom {
     #[cold]
     fn drop(&mut self) {
         // SAFETY: a pool's memory outlives every mbuf of it, leaked ones for ever.
-        let leaked = unsafe { &(*self.header().pool).leaked };
+        let leaked = unsafe { &(*self.header().meta.pool).leaked };
         leaked.fetch_add(1, Ordering::Relaxed);
     }
 }
