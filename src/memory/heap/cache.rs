@@ -213,6 +213,23 @@ impl Stock {
         drained
     }
 
+    /// Loses a block of a list, for a test of the check.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn forget_one(&mut self) {
+        for list in self.lists.iter_mut().filter(|list| list.len == 1 || list.granules == 1) {
+            if list.len > 0 {
+                self.granules -= list.len * list.granules;
+                (list.head, list.len) = (Link::END, 0);
+            }
+        }
+    }
+
+    /// Has a count that is wrong, for a test of the check.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn lie(&mut self) {
+        self.granules += 1;
+    }
+
     /// The blocks of all lists with the length they should have, for the arena's check; at most
     /// as many as there should be.
     pub(super) fn blocks(&self, mut next: impl FnMut(Place, u32) -> Option<Link>) -> Option<u64> {
