@@ -7,6 +7,8 @@
 //! it checks every word; at the end each count must be exact, and nothing may be left.
 //! `scripts/test.sh stress` runs it for `PACKETBOAT_STRESS_SECONDS` (10).
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use packetboat::mbuf::{Mbuf, MbufPool, MbufPoolConfig};
 use packetboat::memory::heap::{Heap, HeapConfig, HeapSlice, Request, Tag};
 use packetboat::memory::{Memory, MemoryConfig};
