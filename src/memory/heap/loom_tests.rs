@@ -3,9 +3,10 @@
 //!
 //! What loom does not check: the system call that makes other cores pass a barrier (here it is a
 //! fence on either side, see `biased`); the words of the blocks' tables, which are normal atomics
-//! here (what orders them, locks and the caches' flags, is checked); more than two lcores; the yield of the lock's slow path, more threads than here, the sum of
-//! bytes taken from the source (a counter that only has to add up), and what happens within a
-//! critical section, which the property tests are for.
+//! here (what orders them, locks and the caches' flags, is checked); more than two lcores; the yield of the lock's slow path; more
+//! threads than here; the sum of bytes taken from the source (a counter that only has to add up); and
+//! what happens within a critical section, which the property tests are for.
+#![expect(unsafe_code, reason = "loom's threads say themselves which lcore they are")]
 
 use super::arena::{Part, Stowed};
 use super::{Block, Heap, HeapConfig, Request};
