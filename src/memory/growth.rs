@@ -209,7 +209,8 @@ impl Memory {
     pub fn add_dma_listener(&self, listener: Weak<dyn DmaListener>) -> Result<(), MemoryError> {
         let mut state = self.growth.lock();
         let listeners: Vec<_> = listener.upgrade().into_iter().collect();
-        let regions: Vec<_> = state.added.iter().flat_map(|segment| segment.dma_regions()).collect();
+        let regions: Vec<_> =
+            state.added.iter().flat_map(|segment| segment.dma_regions()).collect();
         let outcome = map_all(&regions, &listeners);
         drop(regions);
         match outcome {
@@ -230,7 +231,8 @@ impl Memory {
     pub fn with_added<R>(&self, work: impl FnOnce(&[DmaRegion<'_>]) -> R) -> R {
         let state = self.growth.lock();
         // What is stuck may be gone from some listeners, and nobody uses it.
-        let regions: Vec<_> = state.added.iter().flat_map(|segment| segment.dma_regions()).collect();
+        let regions: Vec<_> =
+            state.added.iter().flat_map(|segment| segment.dma_regions()).collect();
         work(&regions)
     }
 

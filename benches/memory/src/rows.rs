@@ -71,7 +71,10 @@ type Object = [u64; 8];
 
 impl Side {
     pub(crate) fn new(memory: Arc<Memory>) -> Result<Self, Box<dyn Error>> {
-        let heap = Heap::new(&memory, HeapConfig::new("bench", 256 << 20).guarded(false))?;
+        let heap = Heap::new(
+            &memory,
+            HeapConfig::new("bench", 256 << 20).guarded(false).keep_bytes(256 << 20),
+        )?;
         Ok(Self { memory, heap })
     }
 

@@ -12,9 +12,7 @@ use super::group::{self, Isolation};
 use super::info::{self, IommuInfo};
 use super::mappings::{DmaCalls, MapFailure, Mappings, plan};
 use crate::bus::{BusError, PciAddress, PciFunction, pci};
-use crate::memory::{
-    DmaListener, DmaRegion, Iova, IovaMode, IovaRun, ListenerError, Memory, Size,
-};
+use crate::memory::{DmaListener, DmaRegion, Iova, IovaMode, IovaRun, ListenerError, Memory, Size};
 use crate::sys::capability::{self, Capability};
 use crate::sys::rlimit;
 use crate::sys::sysroot::SysRoot;

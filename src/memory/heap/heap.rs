@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub struct Heap {
     pub(super) config: HeapConfig,
     /// Tells this heap's blocks from those of others.
-    id: u32,
+    pub(super) id: u32,
     pub(super) source: Box<dyn ExtentSource>,
     pub(super) arenas: Box<[CachePadded<Arena>]>,
     /// Bytes of all extents, those that are just being taken included: never above the limit.

@@ -95,7 +95,7 @@ fn long_run(guarded: bool, steps: u64, lcores: [u32; 2]) {
     println!("\nmodel: heap, guarded {guarded}: {steps} steps, seed {seed:#x}");
     let mut run = |number: u64, model: &mut Model| {
         // Long phases of more allocating than freeing, and the other way round.
-        let growing = number / 6000 % 2 == 0;
+        let growing = (number / 6000).is_multiple_of(2);
         let step = match random.below(100) {
             0..8 => Step::Realloc {
                 index: random.below(usize::MAX),
@@ -113,10 +113,10 @@ fn long_run(guarded: bool, steps: u64, lcores: [u32; 2]) {
             _ => Step::Free(random.below(usize::MAX)),
         };
         model.apply(step);
-        if number % 64 == 0 {
+        if number.is_multiple_of(64) {
             model.check_counts();
         }
-        if number % 4096 == 0 {
+        if number.is_multiple_of(4096) {
             model.check();
         }
     };
