@@ -187,7 +187,8 @@ impl Stock {
     /// Takes out some blocks to be given back to the arena: of one length, up to a batch. Nothing if there
     /// are none.
     pub(super) fn drain(&mut self, directory: &Directory) -> Drained {
-        let mut drained = Drained { places: [Place::NOWHERE; BATCH_BLOCKS as usize], count: 0, granules: 0 };
+        let mut drained =
+            Drained { places: [Place::NOWHERE; BATCH_BLOCKS as usize], count: 0, granules: 0 };
         for _ in 0..LISTS {
             if self.lists[self.hand].len > 0 {
                 break;
@@ -264,7 +265,8 @@ impl Caches {
     /// Each of at most `most_bytes`; `None` if that is nothing, or if the kernel lacks what is
     /// needed to look into them.
     pub(super) fn new(most_bytes: u64) -> Option<Self> {
-        let most_granules = u32::try_from(most_bytes / GRANULE_BYTES as u64).unwrap_or(u32::MAX / 4);
+        let most_granules =
+            u32::try_from(most_bytes / GRANULE_BYTES as u64).unwrap_or(u32::MAX / 4);
         (most_granules > 0 && super::biased::available()).then(|| Self {
             by_lcore: LcoreLocal::new(|_| Biased::new(None)),
             visiting: Lock::new(()),
