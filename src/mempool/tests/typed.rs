@@ -156,7 +156,8 @@ fn batches_take_and_give_back_from_their_end() {
 #[test]
 fn a_local_pool_keeps_its_lcore() {
     let memory = memory();
-    let pool = ObjectPool::new(&memory, &config("kept", 4, 0, 2), |_, _| 0_u8).unwrap();
+    let config = MempoolConfig { cookies: false, ..config("kept", 4, 0, 2) };
+    let pool = ObjectPool::new(&memory, &config, |_, _| 0_u8).unwrap();
     let claim = LcoreClaim::claim(74).unwrap();
     let local = pool.local();
     drop(claim);
