@@ -196,7 +196,7 @@ mod tests {
             .with("third", service(2, 123, false));
         assert_eq!(format!("{services:?}"), "[\"first\", \"second\", \"third\"]");
         let stop = StopFlag::new();
-        let running = services.start(&[lcore(123), lcore(124), lcore(125)], &stop).unwrap();
+        let running = services.start(&[lcore(123), lcore(124)], &stop).unwrap();
         while ran.iter().any(|count| count.load(Ordering::Relaxed) < 100) {
             assert!(!running.any_ended());
             std::thread::yield_now();

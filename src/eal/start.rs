@@ -265,6 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_launched_on_workers_runs_on_each_of_them_and_nowhere_else() {
+        let cpu = cpu::allowed(&SysRoot::default()).unwrap()[0];
+        let lcores = (0..4).map(|nth| format!("{}@{cpu}", 114 + nth)).collect::<Vec<_>>();
+        let options = Options {
+            no_pci: true,
+            no_huge: true,
+            lcores: Some(lcores.join(",").parse().unwrap()),
+            main_lcore: Some(115),
+            service_lcores: "117".parse().unwrap(),
+            ..Options::default()
+        };
+        let eal = Plan::make(&options).unwrap().start(1 << 20).unwrap();
+        let ids = |lcores: &[Lcore]| lcores.iter().map(|lcore| lcore.id).collect::<Vec<_>>();
+        assert_eq!(ids(eal.lcores()), [114, 115, 116]);
+        assert_eq!(ids(eal.service_lcores()), [117]);
+        let handles = eal
+            .launch_workers(|lcore| move || (lcore.id, crate::sys::lcore_id::current()))
+            .unwrap();
+        assert_eq!(wait_all(handles).unwrap(), [(114, Some(114)), (116, Some(116))]);
+    }
+
+    #[test]
     fn a_device_that_is_not_there_is_an_error_before_anything_is_taken() {
         let allow = vec!["dead:be:1f.7".parse().unwrap()];
         let error = Plan::make(&Options { allow, ..Options::default() }).unwrap_err();
