@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod pci;
 mod select;
+mod vdev;
 pub mod vfio;
 
 pub use crate::mbuf::Quiesced;
@@ -18,4 +19,5 @@ pub use device::Device;
 pub use error::BusError;
 pub use pci::{PciFunction, function, scan};
 pub use select::{AllowEntry, DeviceArgument, Place, SelectedFunction, Selection};
+pub use vdev::{Vdev, VdevError};
 pub use vmm_sys_util::eventfd::EventFd;

@@ -6,7 +6,7 @@ use super::error::EalError;
 use super::lcore::{self, Lcore, LcoreThread};
 use super::options::Options;
 use crate::bus::vfio::Container;
-use crate::bus::{Device, SelectedFunction, scan};
+use crate::bus::{Device, SelectedFunction, Vdev, scan};
 use crate::memory::{Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
@@ -35,9 +35,9 @@ impl Plan {
     /// As [`Self::make`].
     pub fn make_on(options: &Options, root: SysRoot) -> Result<Self, EalError> {
         let lcores = lcore::choose(options, &root)?;
-        let devices = match options.no_pci {
-            true => Vec::new(),
-            false => options.selection().apply(&scan(&root))?,
+        let devices = match options.looks_for_pci() {
+            true => options.selection().apply(&scan(&root))?,
+            false => Vec::new(),
         };
         Ok(Self { options: options.clone(), root, lcores, devices })
     }
@@ -59,6 +59,12 @@ impl Plan {
     #[must_use]
     pub fn devices(&self) -> &[SelectedFunction] {
         &self.devices
+    }
+
+    /// The devices of `--vdev`, in the order given.
+    #[must_use]
+    pub fn vdevs(&self) -> &[Vdev] {
+        &self.options.vdev
     }
 
     /// Whether `-a` named this device, so that leaving it out would be a surprise.

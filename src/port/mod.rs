@@ -17,7 +17,7 @@ mod queue;
 mod stats;
 
 pub use crate::mbuf::{Burst, Mbuf};
-pub use driver::Driver;
+pub use driver::{Driver, VirtualDriver};
 pub use error::PortError;
 pub use queue::{RxQueue, TxQueue};
 pub use stats::{PortStats, QueueCounters, QueueStats, RxDrop, TxDrop};
