@@ -107,6 +107,13 @@ impl Mbuf {
         unsafe { self.0.as_mut() }
     }
 
+    /// Whether it is one segment, whose data is its own and nobody else's.
+    #[inline(always)]
+    pub(super) fn is_single(&self) -> bool {
+        let header = self.header();
+        header.segments == 1 && header.refcnt.load(Ordering::Acquire) == 1
+    }
+
     /// Bytes of data in the whole chain.
     #[inline(always)]
     #[must_use]

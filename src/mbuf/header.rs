@@ -1,8 +1,10 @@
 //! The metadata in front of each buffer: two cache lines, the first for receiving.
+#![expect(unsafe_code, reason = "writes a header by its address")]
 
 use std::mem::{align_of, offset_of, size_of};
 use std::sync::atomic::AtomicU16;
 
+use super::offload::RxInfo;
 use super::pool::Shared;
 
 /// Bytes kept free in front of a received frame, for headers to be put there.
@@ -45,7 +47,8 @@ pub(super) struct Header {
     pub(super) vlan_tci_outer: u16,
     /// Bytes from `buf` to the end of the buffer. Fixed.
     pub(super) buf_len: u16,
-    pub(super) reserved: u32,
+    /// What a flow director rule said.
+    pub(super) mark: u32,
     /// The pool it belongs to. Fixed. The pool's memory outlives every mbuf of it.
     pub(super) pool: *const Shared,
 
@@ -71,3 +74,33 @@ const _: () = {
     // The four fields that receiving resets stand together: one 8-byte store.
     assert!(offset_of!(Header, data_off) == 16 && offset_of!(Header, port) == 22);
 };
+
+impl Header {
+    /// Writes what receiving writes: the data's place, and what the device said.
+    ///
+    /// # Safety
+    /// The header is the caller's alone, as it was in its pool; the data lies inside the buffer.
+    #[inline(always)]
+    pub(super) unsafe fn receive(
+        header: *mut Self,
+        data_off: u16,
+        data_len: u16,
+        port: u16,
+        info: RxInfo,
+    ) {
+        // SAFETY: the caller's promise. Side by side in the order of their places, so that the
+        // compiler makes wide stores of them.
+        unsafe {
+            (*header).data_off = data_off;
+            (*header).refcnt = AtomicU16::new(1);
+            (*header).segments = 1;
+            (*header).port = port;
+            (*header).flags = info.flags.word();
+            (*header).packet_type = info.packet_type.bits();
+            (*header).packet_len = data_len.into();
+            (*header).data_len = data_len;
+            (*header).vlan_tci = info.vlan_tci;
+            (*header).rss_hash = info.rss_hash;
+        }
+    }
+}

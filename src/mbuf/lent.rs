@@ -50,7 +50,7 @@ impl Mbuf {
 
 impl Lent {
     #[inline(always)]
-    fn header(&self) -> &Header {
+    pub(super) fn header(&self) -> &Header {
         // SAFETY: the header is this frame's alone; devices get the buffer's address, not its.
         unsafe { self.0.as_ref() }
     }

@@ -14,18 +14,29 @@
 //! [`Lent`], which has an address for the device and no access for the program, until the driver
 //! takes it back.
 
+mod builder;
 mod burst;
 mod chain;
+mod flags;
 mod frame;
 mod header;
 mod lent;
+mod offload;
+mod packet_type;
 mod pool;
+mod prepare;
+mod room;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use builder::ChainBuilder;
 pub use burst::{Burst, MAX_BURST};
 pub use chain::{MAX_SEGMENTS, Segments};
+pub use flags::{Checksum, L4Checksum, RxFlags, TxFlags};
 pub use frame::{Mbuf, MbufError};
 pub use header::HEADROOM_BYTES;
 pub use lent::{Lent, LentSegments, Quiesced};
+pub use offload::{OffloadError, RxInfo, TxLengths, TxRequest};
+pub use packet_type::PacketType;
 pub use pool::{DEFAULT_DATA_ROOM_BYTES, MbufPool, MbufPoolConfig, MbufPoolError};
+pub use room::LentRoom;

@@ -102,6 +102,9 @@ pub(super) struct Shared {
     pub(super) objects: ManuallyDrop<Mempool>,
     /// Mbufs that a driver dropped while the device may still have had them; they are lost.
     pub(super) leaked: AtomicU64,
+    /// From an mbuf's address to what devices call its room, if that is the same for all.
+    iova_offset: Option<u64>,
+    data_room_bytes: u16,
 }
 
 /// A handle to a pool of mbufs; clones are handles to the same pool.
@@ -138,8 +141,11 @@ impl MbufPool {
         // The headers point at `Shared`, which holds the objects: room first, contents after.
         let room: Box<MaybeUninit<Shared>> = Box::new_uninit();
         let shared = NonNull::from(Box::leak(room)).cast::<Shared>();
+        let header_len = size_of::<Header>();
+        // Where devices use the same addresses as we do, an mbuf's own tells its room's.
+        let mut same_addresses = true;
         let objects = Mempool::new(memory, &config.objects(), |_, object, iova| {
-            let header_len = size_of::<Header>();
+            same_addresses &= iova.0 == object.0.addr().get() as u64;
             // SAFETY: the object is `object_len_bytes` of memory that nobody else has yet,
             // aligned to 64: a header fits, and the buffer behind it.
             unsafe {
@@ -159,7 +165,7 @@ impl MbufPool {
                     rss_hash: 0,
                     vlan_tci_outer: 0,
                     buf_len: data_room_bytes,
-                    reserved: 0,
+                    mark: 0,
                     pool: shared.as_ptr(),
                     next: null_mut(),
                     tx_offload: 0,
@@ -181,7 +187,13 @@ impl MbufPool {
         };
         // SAFETY: the room leaked above, to be initialised once, here.
         unsafe {
-            shared.write(Shared { objects: ManuallyDrop::new(objects), leaked: AtomicU64::new(0) });
+            shared.write(Shared {
+                objects: ManuallyDrop::new(objects),
+                leaked: AtomicU64::new(0),
+                iova_offset: same_addresses
+                    .then_some(header_len as u64 + u64::from(HEADROOM_BYTES)),
+                data_room_bytes,
+            });
         }
         Ok(Self { shared: Arc::new(Handle { shared }) })
     }
@@ -196,6 +208,19 @@ impl MbufPool {
     #[must_use]
     pub fn objects(&self) -> &Mempool {
         &self.shared().objects
+    }
+
+    #[inline(always)]
+    pub(super) fn iova_offset(&self) -> Option<u64> {
+        self.shared().iova_offset
+    }
+
+    /// Bytes of data that a device can receive into each mbuf, behind the headroom.
+    #[inline(always)]
+    #[must_use]
+    pub fn room_len_bytes(&self) -> u16 {
+        // A pool's data room is larger than the headroom.
+        self.shared().data_room_bytes.saturating_sub(HEADROOM_BYTES)
     }
 
     /// Mbufs that were dropped while lent to a device, and so are lost to the pool.

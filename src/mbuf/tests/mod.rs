@@ -12,6 +12,9 @@ use super::*;
 use crate::memory::{Memory, MemoryConfig};
 use crate::sys::lcore_id::LcoreClaim;
 
+mod offload;
+mod rooms;
+
 /// Small buffers, so that their ends are met: 128 bytes of headroom, 192 behind it.
 const DATA_ROOM_BYTES: u16 = HEADROOM_BYTES + 192;
 const HEADROOM: usize = HEADROOM_BYTES as usize;

@@ -1,0 +1,187 @@
+//! Empty buffers that a device has, to receive into.
+#![expect(unsafe_code, reason = "writes the header of a buffer that comes back from a device")]
+
+use std::mem::{MaybeUninit, forget};
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use super::frame::Mbuf;
+use super::header::{HEADROOM_BYTES, Header};
+use super::lent::Quiesced;
+use super::offload::RxInfo;
+use super::pool::MbufPool;
+use crate::memory::Iova;
+use crate::mempool::{Mempool, Object};
+
+/// A buffer lent to a device to put a frame in. There is no way to its data until the driver takes
+/// it back, with what the device said of the frame: see [`Lent`](super::Lent), which is the same
+/// for frames that are sent.
+///
+/// Its header isn't written before it comes back, and then once: receiving a frame costs one set of
+/// stores to one cache line.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct LentRoom(NonNull<Header>);
+
+// SAFETY: as for Mbuf: whoever has it has the header to itself.
+unsafe impl Send for LentRoom {}
+
+/// Buffers are taken from the pool this many at a time.
+const BATCH: usize = 64;
+
+impl MbufPool {
+    /// Takes `count` buffers for a device to receive into and hands each to `lend`, with the
+    /// address to tell the device ([`LentRoom::iova`]). Their headers aren't touched.
+    ///
+    /// Returns how many: all, or none if the pool hasn't that many. (More than 64 are taken in
+    /// several goes, between which it may run dry.)
+    #[inline(always)]
+    pub fn lend_bulk(&self, count: usize, mut lend: impl FnMut(LentRoom, Iova)) -> usize {
+        let mut done = 0;
+        while done < count {
+            let batch = (count - done).min(BATCH);
+            let mut objects = [const { MaybeUninit::<Object>::uninit() }; BATCH];
+            let Some(objects) = objects.get_mut(..batch) else { break };
+            if !self.objects().get_bulk(objects) {
+                break;
+            }
+            let mut rest = Rest { objects, pool: self.objects() };
+            while let [first, others @ ..] = std::mem::take(&mut rest.objects) {
+                rest.objects = others;
+                // SAFETY: filled by the pool; objects of this pool are headers, this one ours.
+                let room = LentRoom(unsafe { first.assume_init() }.0.cast());
+                let iova = match self.iova_offset() {
+                    Some(offset) => Iova(room.0.addr().get() as u64 + offset),
+                    None => room.iova(),
+                };
+                lend(room, iova);
+            }
+            done += batch;
+        }
+        done
+    }
+}
+
+/// What was taken from the pool and not handed out yet.
+struct Rest<'a> {
+    objects: &'a mut [MaybeUninit<Object>],
+    pool: &'a Mempool,
+}
+
+impl Drop for Rest<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.objects.is_empty() {
+            // SAFETY: filled; taken from this pool and not used since.
+            unsafe {
+                let rest: *const [MaybeUninit<Object>] = self.objects;
+                self.pool.put_bulk(&*(rest as *const [Object]));
+            }
+        }
+    }
+}
+
+impl Mbuf {
+    /// Gives the buffer of a frame to a device to receive into; what it holds is lost.
+    ///
+    /// # Errors
+    /// A chain, or a frame that shares its data, comes back: a device can't write there.
+    #[inline(always)]
+    pub fn lend_room(self) -> Result<LentRoom, Self> {
+        if self.is_single() { Ok(LentRoom(self.into_header())) } else { Err(self) }
+    }
+}
+
+impl LentRoom {
+    #[inline(always)]
+    fn header(&self) -> &Header {
+        // SAFETY: the header is this holder's alone; devices get the buffer's address, not its.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Where the device shall put a frame: behind the headroom.
+    #[inline(always)]
+    #[must_use]
+    pub fn iova(&self) -> Iova {
+        Iova(self.header().buf_iova + u64::from(HEADROOM_BYTES))
+    }
+
+    /// How much may stand there, in bytes. The same for all buffers of a pool:
+    /// [`MbufPool::room_len_bytes`].
+    #[inline(always)]
+    #[must_use]
+    pub fn len_bytes(&self) -> u16 {
+        // A pool's data room is larger than the headroom.
+        self.header().buf_len.saturating_sub(HEADROOM_BYTES)
+    }
+
+    /// The device has put a frame, or a part of one, of `len_bytes` bytes there, and says `info`
+    /// of it.
+    ///
+    /// # Errors
+    /// The length is what the device said, and isn't believed: one that doesn't fit comes back as
+    /// an error that holds the frame, empty.
+    #[inline(always)]
+    pub fn take_back_filled(self, len_bytes: u32, port: u16, info: RxInfo) -> Result<Mbuf, Mbuf> {
+        self.take_back_written(0, 0, len_bytes, port, info)
+    }
+
+    /// The device has written `len_bytes` bytes, from `prefix` bytes in front of
+    /// [`Self::iova`] on; the first `skip` of them are its own header, the rest is data.
+    ///
+    /// # Errors
+    /// As for [`Self::take_back_filled`]; also if it is less than `skip`.
+    #[inline(always)]
+    pub fn take_back_written(
+        self,
+        prefix: u16,
+        skip: u16,
+        len_bytes: u32,
+        port: u16,
+        info: RxInfo,
+    ) -> Result<Mbuf, Mbuf> {
+        let room = u32::from(self.len_bytes()) + u32::from(prefix);
+        let fits = prefix <= HEADROOM_BYTES && (u32::from(skip)..=room).contains(&len_bytes);
+        if !fits {
+            return Err(self.take_back_empty(port));
+        }
+        let len = len_bytes - u32::from(skip);
+        // SAFETY: the data lies inside the buffer, as was just found.
+        Ok(unsafe { self.take_back_as(HEADROOM_BYTES - prefix + skip, len as u16, port, info) })
+    }
+
+    /// Writes the first line.
+    ///
+    /// # Safety
+    /// `data_off + data_len` is at most the buffer's length.
+    #[inline(always)]
+    unsafe fn take_back_as(self, data_off: u16, data_len: u16, port: u16, info: RxInfo) -> Mbuf {
+        let header = self.0;
+        forget(self);
+        // SAFETY: the header is the holder's alone.
+        unsafe { Header::receive(header.as_ptr(), data_off, data_len, port, info) };
+        Mbuf::from_header(header)
+    }
+
+    /// Nothing was put there, or nothing that can be used.
+    #[cold]
+    fn take_back_empty(self, port: u16) -> Mbuf {
+        // SAFETY: a pool's data room is larger than the headroom.
+        unsafe { self.take_back_as(HEADROOM_BYTES, 0, port, RxInfo::NONE) }
+    }
+
+    /// The device was reset: what it had comes back, empty.
+    #[must_use]
+    pub fn reclaim(self, _reset: &Quiesced) -> Mbuf {
+        self.take_back_empty(u16::MAX)
+    }
+}
+
+impl Drop for LentRoom {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: a pool's memory outlives every mbuf of it, leaked ones for ever.
+        let leaked = unsafe { &(*self.header().pool).leaked };
+        leaked.fetch_add(1, Ordering::Relaxed);
+    }
+}
