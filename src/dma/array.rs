@@ -161,6 +161,27 @@ impl<T: Entry> Array<T> {
     }
 }
 
+impl<T: Word> Array<T> {
+    /// A copy of entry `index`; later reads of DMA memory see what the device wrote before it wrote
+    /// this.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_acquire(&self, index: usize) -> T {
+        // SAFETY: the masked index lies inside the array; entries are aligned.
+        let value = unsafe { T::load_acquire(self.base.add(index & self.mask)) };
+        crate::mmio::order_dma_reads();
+        value
+    }
+
+    /// Writes entry `index` after all earlier writes: a device that sees it sees those too.
+    #[inline(always)]
+    pub fn store_release(&mut self, index: usize, value: T) {
+        crate::mmio::order_dma_writes();
+        // SAFETY: the masked index lies inside the array; entries are aligned.
+        unsafe { T::store_release(self.base.add(index & self.mask), value) };
+    }
+}
+
 /// A word that a device and the program read and write as a whole.
 pub trait Word: Entry {
     /// Loads it; later reads see what was written before it was stored.
@@ -242,6 +263,9 @@ mod tests {
         assert_eq!(cell.load_acquire(), 1);
         cell.store_release(7);
         assert_eq!(array.read(1), [7, 2]);
+        let mut words = area.array::<u64>(64, 4).unwrap();
+        words.store_release(6, 9);
+        assert_eq!((words.load_acquire(2), array.read(1)), (9, [9, 2]));
         area.clear();
         assert_eq!(array.read(1), [0, 0]);
         for (offset, count) in [(0, 3), (0, 512), (4, 1), (4096, 1), (usize::MAX - 7, 8), (0, 0)] {

@@ -23,6 +23,7 @@ mod header;
 mod lent;
 mod offload;
 mod packet_type;
+mod plain;
 mod pool;
 mod prepare;
 mod room;

@@ -41,6 +41,13 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     /// What it is called: `split`, `split in-order`.
     const NAME: &'static str;
 
+    /// Buffers are completed in the order in which they were offered.
+    const IN_ORDER: bool;
+
+    /// Goes on after an id that the device made up. A packed ring doesn't: there the id says how
+    /// many places to pass over.
+    const SURVIVES_BAD_ID: bool;
+
     /// In memory that is zero. All buffers of a receive ring have `room_bytes`; 0: a ring to send.
     fn new(memory: &QueueMemory, doorbell: Doorbell, event_index: bool, room_bytes: u32)
     -> Result<Self, PortError>;
@@ -83,6 +90,9 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     /// Makes a chain of `count` parts (2 or more) available to be read: one id. There must be as
     /// many free descriptors, and they all come back with [`Self::give_back_chain`].
     fn offer_chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32)>) -> u16;
+
+    /// The id that is given out next.
+    fn next_id(&self) -> u16;
 
     /// As [`Self::offer_chain`], with the parts in the table `at`, which takes one descriptor.
     fn offer_table(&mut self, at: Iova, count: u16) -> u16;

@@ -55,12 +55,6 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
         self.size - 1
     }
 
-    /// The next free id.
-    #[inline(always)]
-    fn next_id(&self) -> u16 {
-        if IN_ORDER { self.taken & self.mask() } else { self.ids.get(usize::from(self.taken)) }
-    }
-
     /// The flags of a descriptor that is made available `taken`-th.
     #[inline(always)]
     fn available(&self, taken: u16) -> u16 {
@@ -131,6 +125,8 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
 
 impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     const NAME: &'static str = if IN_ORDER { "packed in-order" } else { "packed" };
+    const IN_ORDER: bool = IN_ORDER;
+    const SURVIVES_BAD_ID: bool = false;
 
     fn new(
         memory: &QueueMemory,
@@ -194,7 +190,10 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
             None => self.next_used().map(unpack)?,
         };
         let expected = u32::from(self.returned & self.mask());
-        if last.id == expected || last.id > u32::from(self.mask()) {
+        // A batch ends among those that the device has; what says something else is this buffer's
+        // own, and a lie.
+        let ahead = (last.id as u16).wrapping_sub(expected as u16) & self.mask();
+        if ahead == 0 || ahead >= self.size - self.free() || last.id > u32::from(self.mask()) {
             self.batch = None;
             Some(last)
         } else {
@@ -233,6 +232,11 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
         let id = self.next_id();
         self.describe(at, u64::from(len), id);
         id
+    }
+
+    #[inline(always)]
+    fn next_id(&self) -> u16 {
+        if IN_ORDER { self.taken & self.mask() } else { self.ids.get(usize::from(self.taken)) }
     }
 
     fn offer_chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32)>) -> u16 {

@@ -65,14 +65,9 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
         self.descriptors.write(place + 1, second);
     }
 
-    /// The next free id.
     #[inline(always)]
     fn take_id(&mut self) -> u16 {
-        let id = if IN_ORDER {
-            self.taken & (self.size - 1)
-        } else {
-            self.ids.get(usize::from(self.taken))
-        };
+        let id = self.next_id();
         self.taken = self.taken.wrapping_add(1);
         id
     }
@@ -151,6 +146,8 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
 
 impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     const NAME: &'static str = if IN_ORDER { "split in-order" } else { "split" };
+    const IN_ORDER: bool = IN_ORDER;
+    const SURVIVES_BAD_ID: bool = true;
 
     fn new(
         memory: &QueueMemory,
@@ -214,7 +211,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
         let completed = self.used_index.load_acquire().wrapping_sub(self.next_used);
-        let outstanding = self.next_available.wrapping_sub(self.next_used);
+        let outstanding = self.size - self.free();
         if completed <= outstanding { Ok(completed) } else { Err(Broken) }
     }
 
@@ -273,6 +270,11 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
         self.describe(id, at, second_word(len, 0, 0));
         self.offer(id);
         id
+    }
+
+    #[inline(always)]
+    fn next_id(&self) -> u16 {
+        if IN_ORDER { self.taken & (self.size - 1) } else { self.ids.get(usize::from(self.taken)) }
     }
 
     fn offer_chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32)>) -> u16 {

@@ -174,7 +174,7 @@ fn words(words: &[u32]) -> Vec<u8> {
 
 /// What is wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadReply {
+pub(crate) enum BadReply {
     /// It answers another request.
     #[error("it answers request {found}, and {wanted} was asked")]
     Request {

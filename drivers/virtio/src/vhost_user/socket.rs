@@ -17,7 +17,7 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What went wrong with a connection. Whatever it is, the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// The back end is gone.
     #[error("the back end has closed the connection")]
     Closed,
