@@ -308,6 +308,91 @@ pub enum BusError {
         source: io::Error,
     },
 
+    // ---- vfio-user -----------------------------------------------------------------------
+    /// `-a vfio-user:` without the path of a socket behind it.
+    #[error(
+        "-a {text}: wanted the path of a socket behind vfio-user:, as in vfio-user:/run/nic0.sock"
+    )]
+    BadSocket {
+        /// As given.
+        text: String,
+    },
+
+    /// The same socket is allowed twice.
+    #[error("-a vfio-user:{} is given twice; leave one of them out", .path.display())]
+    SocketTwice {
+        /// The socket.
+        path: PathBuf,
+    },
+
+    /// Nobody listens on a socket.
+    #[error(
+        "-a vfio-user:{}: wanted a socket that a device listens on, found: {source}; is \
+         packetboat-softnic running? `ls -l {}` shows the socket, and `packetboat-softnic --help` \
+         how to start one",
+        .path.display(), .path.display()
+    )]
+    ServerMissing {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
+    /// A server speaks another version of the protocol.
+    #[error(
+        "vfio-user:{}: the server speaks version {found} of vfio-user, wanted 0.0 or 0.1: use \
+         a device of this version",
+        .path.display()
+    )]
+    ServerVersion {
+        /// The socket.
+        path: PathBuf,
+        /// What the server says.
+        found: String,
+    },
+
+    /// A server's answer isn't one.
+    #[error(
+        "vfio-user:{}: the server's answer to {what} makes no sense: {why}; the connection is \
+         given up",
+        .path.display()
+    )]
+    ServerAnswer {
+        /// The socket.
+        path: PathBuf,
+        /// The question: `VFIO_USER_DEVICE_GET_INFO`.
+        what: &'static str,
+        /// What is wrong with the answer.
+        why: &'static str,
+    },
+
+    /// A server says no.
+    #[error("vfio-user:{}: the server refuses {what}: {source}", .path.display())]
+    ServerRefused {
+        /// The socket.
+        path: PathBuf,
+        /// The question.
+        what: &'static str,
+        /// The server's answer.
+        source: io::Error,
+    },
+
+    /// A server has gone, or hangs.
+    #[error(
+        "vfio-user:{}: the server is gone ({what}: {source}); start it again, and then this \
+         program",
+        .path.display()
+    )]
+    ServerGone {
+        /// The socket.
+        path: PathBuf,
+        /// What it was asked last.
+        what: &'static str,
+        /// How that was noticed.
+        source: io::Error,
+    },
+
     // ---- one device ----------------------------------------------------------------------
     /// A base address register that the device doesn't have, or that VFIO doesn't hand out.
     #[error("{device}: BAR {index} was wanted, but {why}")]

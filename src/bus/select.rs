@@ -1,8 +1,12 @@
 //! Which of the machine's functions a run uses: the options `-a`/`--allow` and `-b`/`--block`.
 
+use core::fmt;
 use core::str::FromStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{BusError, PciAddress, PciFunction};
+use super::vfio_user::Server;
+use super::{BusError, PciAddress, PciFunction, PciIds};
 
 /// The devices that a run may use, and those it must leave alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,7 +19,8 @@ pub struct Selection {
 
 /// One `-a`: a device, and what its driver is to be told about it.
 ///
-/// Read from `BDF[,key=value…]`: `0000:03:00.0,queues=2`.
+/// Read from `BDF[,key=value…]`, as in `0000:03:00.0,queues=2`, or from
+/// `vfio-user:PATH[,key=value…]`, as in `vfio-user:/run/nic0.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowEntry {
     /// Where the device is.
@@ -25,11 +30,13 @@ pub struct AllowEntry {
 }
 
 /// Where an allowed device is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
     /// A PCI function of this machine.
     Pci(PciAddress),
+    /// A device in software, behind the vfio-user socket with this path.
+    VfioUser(PathBuf),
 }
 
 /// A `key=value` behind an address in `-a`; just `key` has an empty value.
@@ -50,7 +57,97 @@ pub struct SelectedFunction {
     pub arguments: Vec<DeviceArgument>,
 }
 
+/// A socket that a run is to use, with the connection to it.
+#[derive(Debug, Clone)]
+pub struct SelectedSocket {
+    /// The device's server.
+    pub server: Arc<Server>,
+    /// Its arguments from `-a`.
+    pub arguments: Vec<DeviceArgument>,
+}
+
+/// A device that a run is to use.
+#[derive(Debug, Clone)]
+pub enum SelectedDevice {
+    /// A PCI function of this machine.
+    Pci(SelectedFunction),
+    /// A device in software.
+    VfioUser(SelectedSocket),
+}
+
+impl SelectedDevice {
+    /// Its name: `0000:03:00.0`, or `vfio-user:/run/nic0.sock`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Pci(selected) => selected.function.address.to_string(),
+            Self::VfioUser(selected) => selected.server.name(),
+        }
+    }
+
+    /// What it says it is.
+    #[must_use]
+    pub fn ids(&self) -> PciIds {
+        match self {
+            Self::Pci(selected) => selected.function.ids,
+            Self::VfioUser(selected) => selected.server.ids(),
+        }
+    }
+
+    /// The NUMA node it is attached to, if known.
+    #[must_use]
+    pub fn numa_node(&self) -> Option<u32> {
+        match self {
+            Self::Pci(selected) => selected.function.numa_node,
+            Self::VfioUser(_) => None,
+        }
+    }
+
+    /// Its arguments from `-a`.
+    #[must_use]
+    pub fn arguments(&self) -> &[DeviceArgument] {
+        match self {
+            Self::Pci(selected) => &selected.arguments,
+            Self::VfioUser(selected) => &selected.arguments,
+        }
+    }
+}
+
+/// For people: with the model of a PCI function.
+impl fmt::Display for SelectedDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(selected) => selected.function.fmt(f),
+            Self::VfioUser(selected) => f.write_str(&selected.server.name()),
+        }
+    }
+}
+
 impl Selection {
+    /// The sockets that `-a` names, in the order of the options.
+    pub fn sockets(&self) -> impl Iterator<Item = (&Path, &AllowEntry)> {
+        self.allow.iter().filter_map(|entry| match &entry.place {
+            Place::VfioUser(path) => Some((path.as_path(), entry)),
+            Place::Pci(_) => None,
+        })
+    }
+
+    /// Connects to each socket that `-a` names.
+    ///
+    /// # Errors
+    /// If one is given twice, or there is no device behind it.
+    pub fn connect(&self) -> Result<Vec<SelectedSocket>, BusError> {
+        let mut found: Vec<SelectedSocket> = Vec::new();
+        for (path, entry) in self.sockets() {
+            if found.iter().any(|other| other.server.path() == path) {
+                return Err(BusError::SocketTwice { path: path.to_owned() });
+            }
+            let server = Arc::new(Server::connect(path)?);
+            found.push(SelectedSocket { server, arguments: entry.arguments.clone() });
+        }
+        Ok(found)
+    }
+
     /// The functions of `machine` (see [`scan`](super::scan)) that the run is to use, in the
     /// order of their addresses, whatever the order of the options: that is the order of ports.
     ///
@@ -82,8 +179,9 @@ impl Selection {
 
     fn check(&self, machine: &[PciFunction]) -> Result<(), BusError> {
         let mut seen: Vec<(&'static str, PciAddress)> = Vec::new();
-        let allowed = self.allow.iter().map(|entry| match entry.place {
-            Place::Pci(address) => ("-a", address),
+        let allowed = self.allow.iter().filter_map(|entry| match entry.place {
+            Place::Pci(address) => Some(("-a", address)),
+            Place::VfioUser(_) => None,
         });
         let blocked = self.block.iter().map(|&address| ("-b", address));
         for (option, address) in allowed.chain(blocked) {
@@ -121,7 +219,12 @@ impl FromStr for AllowEntry {
 
     fn from_str(text: &str) -> Result<Self, BusError> {
         let mut parts = text.split(',');
-        let address = parts.next().unwrap_or_default().parse()?;
+        let place = parts.next().unwrap_or_default();
+        let place = match place.strip_prefix("vfio-user:") {
+            Some("") => return Err(BusError::BadSocket { text: text.to_owned() }),
+            Some(path) => Place::VfioUser(PathBuf::from(path)),
+            None => Place::Pci(place.parse()?),
+        };
         let arguments = parts
             .map(|part| {
                 let (key, value) = part.split_once('=').unwrap_or((part, ""));
@@ -132,7 +235,7 @@ impl FromStr for AllowEntry {
                 Ok(DeviceArgument { key: key.to_owned(), value: value.to_owned() })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { place: Place::Pci(address), arguments })
+        Ok(Self { place, arguments })
     }
 }
 
@@ -209,6 +312,17 @@ mod tests {
             let error = selection(allow, block).apply(&machine()).unwrap_err();
             assert!(matches!(error, BusError::GivenTwice { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_a_place_and_no_function() {
+        let entry: AllowEntry = "vfio-user:/run/nic:0.sock,queues=2".parse().unwrap();
+        assert_eq!(entry.place, Place::VfioUser(PathBuf::from("/run/nic:0.sock")));
+        assert_eq!(entry.arguments[0].value, "2");
+        assert_eq!(chosen(&["vfio-user:/nowhere"], &[]), [""; 0], "and none is taken unasked");
+        assert_eq!(chosen(&["vfio-user:/nowhere", "03:00.0"], &[]), ["0000:03:00.0"]);
+        let error = "vfio-user:,a=b".parse::<AllowEntry>().unwrap_err().to_string();
+        assert!(error.contains("vfio-user:/run/nic0.sock"), "{error}");
     }
 
     #[test]

@@ -27,9 +27,10 @@ pub struct Options {
     #[arg(long, value_name = "LCORE")]
     pub main_lcore: Option<u32>,
 
-    /// Use this device, and no other than those allowed; may be given several times
-    /// [default: every network device bound to vfio-pci]
-    #[arg(short = 'a', long, value_name = "BDF[,KEY=VALUE…]", action = ArgAction::Append)]
+    /// Use this device, and no other than those allowed: a PCI address, or vfio-user:PATH for a
+    /// device in software behind that socket; may be given several times [default: every network
+    /// device bound to vfio-pci]
+    #[arg(short = 'a', long, value_name = "DEVICE[,KEY=VALUE…]", action = ArgAction::Append)]
     pub allow: Vec<AllowEntry>,
 
     /// Leave this device alone; may be given several times

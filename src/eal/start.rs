@@ -6,7 +6,7 @@ use super::error::EalError;
 use super::lcore::{self, Lcore, LcoreThread};
 use super::options::Options;
 use crate::bus::vfio::Container;
-use crate::bus::{Device, SelectedFunction, Vdev, scan};
+use crate::bus::{Device, SelectedDevice, Vdev, scan};
 use crate::memory::{Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
@@ -17,7 +17,7 @@ pub struct Plan {
     options: Options,
     root: SysRoot,
     lcores: Vec<Lcore>,
-    devices: Vec<SelectedFunction>,
+    devices: Vec<SelectedDevice>,
 }
 
 impl Plan {
@@ -25,6 +25,7 @@ impl Plan {
     ///
     /// # Errors
     /// If `-l` names a CPU that isn't there or not allowed, or `-a` or `-b` a device that isn't.
+    /// Sockets that `-a` names are connected to, as only their servers know what they are.
     pub fn make(options: &Options) -> Result<Self, EalError> {
         Self::make_on(options, SysRoot::default())
     }
@@ -36,8 +37,13 @@ impl Plan {
     pub fn make_on(options: &Options, root: SysRoot) -> Result<Self, EalError> {
         let lcores = lcore::choose(options, &root)?;
         let devices = match options.looks_for_pci() {
-            true => options.selection().apply(&scan(&root))?,
             false => Vec::new(),
+            true => {
+                let selection = options.selection();
+                let functions = selection.apply(&scan(&root))?.into_iter().map(SelectedDevice::Pci);
+                let sockets = selection.connect()?.into_iter().map(SelectedDevice::VfioUser);
+                functions.chain(sockets).collect()
+            }
         };
         Ok(Self { options: options.clone(), root, lcores, devices })
     }
@@ -55,9 +61,9 @@ impl Plan {
         self.lcores.iter().find(named).or(self.lcores.first()).copied()
     }
 
-    /// The devices, in order of their addresses.
+    /// The devices: PCI functions in order of their addresses, then sockets as `-a` orders them.
     #[must_use]
-    pub fn devices(&self) -> &[SelectedFunction] {
+    pub fn devices(&self) -> &[SelectedDevice] {
         &self.devices
     }
 
@@ -69,10 +75,15 @@ impl Plan {
 
     /// Whether `-a` named this device, so that leaving it out would be a surprise.
     #[must_use]
-    pub fn is_named(&self, device: &SelectedFunction) -> bool {
+    pub fn is_named(&self, device: &SelectedDevice) -> bool {
         use crate::bus::Place;
-        let here = Place::Pci(device.function.address);
-        self.options.allow.iter().any(|entry| entry.place == here)
+        match device {
+            SelectedDevice::Pci(selected) => {
+                let here = Place::Pci(selected.function.address);
+                self.options.allow.iter().any(|entry| entry.place == here)
+            }
+            SelectedDevice::VfioUser(_) => true,
+        }
     }
 
     /// Whether all devices are in VFIO's hands. [`Self::start`] asks this first; an application
@@ -82,12 +93,14 @@ impl Plan {
     /// If one has another driver, or none, with the command that hands it over.
     pub fn check_devices(&self) -> Result<(), EalError> {
         for device in &self.devices {
-            device.function.check_bound_to_vfio()?;
+            if let SelectedDevice::Pci(selected) = device {
+                selected.function.check_bound_to_vfio()?;
+            }
         }
         Ok(())
     }
 
-    /// Reserves memory, `needed_bytes` at least, and opens VFIO if there are devices.
+    /// Reserves memory, `needed_bytes` at least, and opens VFIO if there are devices of the kernel's.
     ///
     /// # Errors
     /// If a device isn't in VFIO's hands, there is too little memory, or there is no VFIO. What was
@@ -104,7 +117,8 @@ impl Plan {
             memory.iova_mode(),
             Size(needed_bytes)
         );
-        let container = if self.devices.is_empty() {
+        let kernels = |device: &SelectedDevice| matches!(device, SelectedDevice::Pci(_));
+        let container = if !self.devices.iter().any(kernels) {
             None
         } else {
             // How much of it may be locked is for the kernel to say, when the first device is opened:
@@ -156,12 +170,17 @@ impl Eal {
     ///
     /// # Errors
     /// If it can't be had: each reason has its own error.
-    pub fn open(&self, device: &SelectedFunction) -> Result<Box<dyn Device>, EalError> {
-        let container = self
-            .container
-            .as_ref()
-            .ok_or_else(|| EalError::NoContainer { device: device.function.to_string() })?;
-        Ok(Box::new(container.open(&device.function)?))
+    pub fn open(&self, device: &SelectedDevice) -> Result<Box<dyn Device>, EalError> {
+        match device {
+            SelectedDevice::Pci(selected) => {
+                let container = self
+                    .container
+                    .as_ref()
+                    .ok_or_else(|| EalError::NoContainer { device: device.to_string() })?;
+                Ok(Box::new(container.open(&selected.function)?))
+            }
+            SelectedDevice::VfioUser(selected) => Ok(Box::new(selected.server.open(&self.memory)?)),
+        }
     }
 
     /// A thread that is that lcore, pinned to its CPU, waiting for work.

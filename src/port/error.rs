@@ -55,6 +55,35 @@ pub enum PortError {
         /// What is missing.
         why: String,
     },
+    /// The driver has no such thing.
+    #[error(
+        "{device}: {what} isn't supported by this driver; leave the option out, or use a port \
+         whose driver has it"
+    )]
+    NotSupported {
+        /// The device.
+        device: String,
+        /// What was asked: `VLAN stripping`.
+        what: &'static str,
+    },
+    /// RSS that the device can't do.
+    #[error("{device}: RSS was asked for with {what}")]
+    Rss {
+        /// The device.
+        device: String,
+        /// What doesn't fit.
+        what: String,
+    },
+    /// An MTU that the device, or its mbufs, can't do.
+    #[error("{device}: an MTU of {wanted} was asked for with --mtu; {rule}")]
+    Mtu {
+        /// The device.
+        device: String,
+        /// Asked for.
+        wanted: u16,
+        /// What would do.
+        rule: String,
+    },
     /// The device doesn't behave.
     #[error("{device}: {what}")]
     Device {

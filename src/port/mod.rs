@@ -13,12 +13,14 @@
 
 mod driver;
 mod error;
+mod offload;
 mod queue;
 mod stats;
 
 pub use crate::mbuf::{Burst, Mbuf};
 pub use driver::{Driver, VirtualDriver};
 pub use error::PortError;
+pub use offload::{Capabilities, FlowControl, Offloads, RegisterValue, Rss, RssHash};
 pub use queue::{RxQueue, TxQueue};
 pub use stats::{PortStats, QueueCounters, QueueStats, RxDrop, TxDrop};
 
@@ -70,7 +72,7 @@ impl DescriptorLimits {
 }
 
 /// What a port shall be set up with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PortConfig {
     /// The port's number in the application; received mbufs carry it.
     pub number: u16,
@@ -82,6 +84,13 @@ pub struct PortConfig {
     pub rx_descriptors: Option<u16>,
     /// Descriptors per transmit queue; `None`: the driver's choice.
     pub tx_descriptors: Option<u16>,
+    /// The longest packet behind an Ethernet header, in bytes; `None`: the driver's choice.
+    pub mtu: Option<u16>,
+    /// What it shall do for the program. Whoever configures a port checks this against
+    /// [`Port::capabilities`] first ([`Offloads::check`]): drivers may ignore what they can't.
+    pub offloads: Offloads,
+    /// Whether its receive queues shall be able to wake an lcore.
+    pub rx_interrupts: bool,
 }
 
 /// A port's link.
@@ -157,6 +166,99 @@ pub trait Port: Send {
 
     /// What passed since it was made.
     fn stats(&self) -> PortStats;
+
+    /// What it can do besides moving frames.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// The paths that its queues take, for people: `rx lean, tx full`. Empty if there is only one.
+    fn paths(&self) -> String {
+        String::new()
+    }
+
+    /// Receives frames to this address, too (or no more). Only while started.
+    ///
+    /// # Errors
+    /// If the device can't, or has no room for it.
+    fn filter_mac(&mut self, address: MacAddress, on: bool) -> Result<(), PortError> {
+        let _ = (address, on);
+        Err(self.not_supported("filtering by MAC address"))
+    }
+
+    /// Receives tagged frames of this VLAN (or no more). Tagged frames of other VLANs are dropped
+    /// from the first call on. Only while started.
+    ///
+    /// # Errors
+    /// If the device can't.
+    fn filter_vlan(&mut self, vlan: u16, on: bool) -> Result<(), PortError> {
+        let _ = (vlan, on);
+        Err(self.not_supported("filtering by VLAN"))
+    }
+
+    /// Pause frames, as configured.
+    ///
+    /// # Errors
+    /// If the device has none.
+    fn flow_control(&self) -> Result<FlowControl, PortError> {
+        Err(self.not_supported("flow control"))
+    }
+
+    /// Sets which pause frames are made and heeded.
+    ///
+    /// # Errors
+    /// If the device has none.
+    fn set_flow_control(&mut self, flow_control: FlowControl) -> Result<(), PortError> {
+        let _ = flow_control;
+        Err(self.not_supported("flow control"))
+    }
+
+    /// Makes the port's light blink, so that somebody in front of the machine finds it.
+    ///
+    /// # Errors
+    /// If it has none.
+    fn identify(&mut self, on: bool) -> Result<(), PortError> {
+        let _ = on;
+        Err(self.not_supported("a light that blinks"))
+    }
+
+    /// Stops or starts one receive queue that the caller has at hand. What comes in for a stopped
+    /// queue is dropped by the device.
+    ///
+    /// # Errors
+    /// If the device can't, or the queue isn't this port's.
+    fn run_rx(&mut self, queue: &mut dyn RxQueue, on: bool) -> Result<(), PortError> {
+        let _ = (queue, on);
+        Err(self.not_supported("stopping one receive queue"))
+    }
+
+    /// Stops or starts one transmit queue that the caller has at hand. A stopped queue takes no
+    /// frames.
+    ///
+    /// # Errors
+    /// If the device can't, or the queue isn't this port's.
+    fn run_tx(&mut self, queue: &mut dyn TxQueue, on: bool) -> Result<(), PortError> {
+        let _ = (queue, on);
+        Err(self.not_supported("stopping one transmit queue"))
+    }
+
+    /// What the device itself counts, by name, since the port was made; empty if it doesn't count.
+    fn extended_stats(&mut self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
+    /// The device's registers, those that change nothing when they are read.
+    ///
+    /// # Errors
+    /// If the driver has no list of them.
+    fn registers(&self) -> Result<Vec<RegisterValue>, PortError> {
+        Err(self.not_supported("a register dump"))
+    }
+
+    /// The error for what this driver doesn't have.
+    fn not_supported(&self, what: &'static str) -> PortError {
+        PortError::NotSupported { device: self.info().device, what }
+    }
 
     /// What the device did that makes it unusable until it is stopped and started again: a lie
     /// that can't be just counted, or its own word that it needs a reset.

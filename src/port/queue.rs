@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::fmt;
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::Burst;
 
 /// A receive queue: one lcore has it and polls it.
@@ -11,6 +13,21 @@ use super::Burst;
 pub trait RxQueue: Send + Any + fmt::Debug {
     /// Adds the frames that have come in to `burst`, as many as it has room for; never waits.
     fn receive(&mut self, burst: &mut Burst);
+
+    /// What becomes readable when a frame has come in while the queue's interrupt was armed.
+    /// `None` unless the port was configured with [`PortConfig::rx_interrupts`].
+    ///
+    /// [`PortConfig::rx_interrupts`]: super::PortConfig::rx_interrupts
+    fn interrupt(&self) -> Option<&EventFd> {
+        None
+    }
+
+    /// Lets the next frame ring [`Self::interrupt`], once. A frame that came in before may not:
+    /// poll once more after arming, before going to sleep.
+    fn arm_interrupt(&mut self) {}
+
+    /// Keeps frames from ringing.
+    fn disarm_interrupt(&mut self) {}
 }
 
 /// A transmit queue: one lcore has it.

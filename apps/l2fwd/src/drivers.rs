@@ -1,6 +1,6 @@
 //! The drivers that this program links, and which of them drives a device.
 
-use packetboat::bus::{PciFunction, PciIds, SelectedFunction, Vdev};
+use packetboat::bus::{PciIds, SelectedDevice, Vdev};
 use packetboat::eal::Eal;
 use packetboat::port::{Driver, Port, PortError, VirtualDriver};
 
@@ -15,8 +15,8 @@ pub(crate) static VIRTUAL_DRIVERS: &[&dyn VirtualDriver] = &[packetboat_virtio::
 /// A device that becomes a port.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// One of the machine's.
-    Pci(SelectedFunction),
+    /// One that is there.
+    Found(SelectedDevice),
     /// One that is made.
     Virtual(Vdev),
 }
@@ -25,7 +25,7 @@ impl Source {
     /// What messages call it.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Pci(device) => device.function.address.to_string(),
+            Self::Found(device) => device.name(),
             Self::Virtual(vdev) => vdev.to_string(),
         }
     }
@@ -33,7 +33,7 @@ impl Source {
     /// The NUMA node it hangs on, if known.
     pub(crate) fn node(&self) -> Option<u32> {
         match self {
-            Self::Pci(device) => device.function.numa_node,
+            Self::Found(device) => device.numa_node(),
             Self::Virtual(_) => None,
         }
     }
@@ -44,9 +44,8 @@ impl Source {
     /// If it can't be had.
     pub(crate) fn open(&self, eal: &Eal) -> Result<Box<dyn Port>, Error> {
         match self {
-            Self::Pci(device) => {
-                let driver = for_ids(&device.function.ids)
-                    .ok_or_else(|| unsupported(&device.function))?;
+            Self::Found(device) => {
+                let driver = for_ids(&device.ids()).ok_or_else(|| unsupported(device))?;
                 Ok(driver.probe(eal.open(device)?, eal.memory())?)
             }
             Self::Virtual(vdev) => Ok(for_vdev(vdev)?.probe(vdev, eal.memory())?),
@@ -75,12 +74,12 @@ pub(crate) fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
 }
 
 /// No driver here knows that device: an error that says which there are.
-pub(crate) fn unsupported(function: &PciFunction) -> Error {
+pub(crate) fn unsupported(device: &SelectedDevice) -> Error {
     let one = |driver: &&dyn Driver| format!("{} ({})", driver.name(), driver.devices());
     let linked: Vec<String> = DRIVERS.iter().map(one).collect();
     Error::NoDriver {
-        device: function.to_string(),
-        ids: function.ids.to_string(),
+        device: device.to_string(),
+        ids: device.ids().to_string(),
         linked: linked.join(", "),
     }
 }

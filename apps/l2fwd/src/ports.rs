@@ -106,7 +106,14 @@ mod tests {
     fn outcome(rx_queues: u16, tx_queues: u16) -> Result<OpenPort, String> {
         let port = Box::new(TestPort::new(3, &Wire::new(4), &Fate::default()));
         let (rx_descriptors, tx_descriptors) = (None, Some(32));
-        let wanted = PortConfig { number: 3, rx_queues, tx_queues, rx_descriptors, tx_descriptors };
+        let wanted = PortConfig {
+            number: 3,
+            rx_queues,
+            tx_queues,
+            rx_descriptors,
+            tx_descriptors,
+            ..PortConfig::default()
+        };
         OpenPort::configure(port, wanted).map_err(|error| error.to_string())
     }
 

@@ -60,12 +60,12 @@ pub(crate) fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
 fn drivable(plan: &Plan) -> Result<Vec<Source>, Error> {
     let mut devices = Vec::new();
     for device in plan.devices() {
-        if drivers::for_ids(&device.function.ids).is_some() {
-            devices.push(Source::Pci(device.clone()));
+        if drivers::for_ids(&device.ids()).is_some() {
+            devices.push(Source::Found(device.clone()));
         } else if plan.is_named(device) {
-            return Err(drivers::unsupported(&device.function));
+            return Err(drivers::unsupported(device));
         } else {
-            tracing::info!("left alone: {}: no driver here knows it", device.function);
+            tracing::info!("left alone: {}: no driver here knows it", device);
         }
     }
     for vdev in plan.vdevs() {
@@ -129,6 +129,7 @@ fn open(
             tx_queues: lanes::tx_queues(lcores, number),
             rx_descriptors: options.rxd,
             tx_descriptors: options.txd,
+            ..PortConfig::default()
         };
         ports.insert(number, OpenPort::configure(port, config)?);
     }

@@ -119,6 +119,7 @@ mod tests {
                 tx_queues: 1,
                 rx_descriptors: None,
                 tx_descriptors: None,
+                ..PortConfig::default()
             };
             ports.insert(number, OpenPort::configure(port, config).unwrap());
         }

@@ -15,23 +15,17 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::container::DeviceFile;
 use super::info::{self, RegionInfo};
 use super::{bar, calls};
+use crate::bus::config_space::{
+    CAPABILITY_EXPRESS, CAPABILITY_MSIX, CAPABILITY_POWER, COMMAND, COMMAND_BUS_MASTER,
+    COMMAND_MEMORY, MSIX_CONTROL, MSIX_TABLE, POWER_CONTROL, POWER_STATE_MASK,
+};
 use crate::bus::{BusError, Capability, Device, PciFunction, PciIds, Quiesced, capabilities};
 use crate::mmio::{Region, Width};
 
-/// Command register (PCI Local Bus 3.0, 6.2.2).
-const COMMAND: u16 = 0x04;
-const COMMAND_MEMORY: u32 = 1 << 1;
-const COMMAND_BUS_MASTER: u32 = 1 << 2;
-
-/// Power management (PCI Power Management 1.2, 3.2): control and status in the capability.
-const CAPABILITY_POWER: u8 = 0x01;
-const POWER_CONTROL: u16 = 0x04;
-const POWER_STATE_MASK: u32 = 0b11;
 /// A function may take 10 ms from D3hot to D0 (5.4).
 const POWER_UP: Duration = Duration::from_millis(10);
 
-/// PCI Express (PCI Express Base 4.0, 7.5.3.5): device status in the capability.
-const CAPABILITY_EXPRESS: u8 = 0x10;
+/// Device status in the PCI Express capability (PCI Express Base 4.0, 7.5.3.5).
 const EXPRESS_STATUS: u16 = 0x0a;
 const EXPRESS_TRANSACTIONS_PENDING: u32 = 1 << 5;
 /// Completions time out after 50 ms by default (7.8.16), so that nothing is pending after twice
@@ -39,10 +33,7 @@ const EXPRESS_TRANSACTIONS_PENDING: u32 = 1 << 5;
 const TRANSACTIONS_END_TRIES: u32 = 100;
 const TRANSACTIONS_END_STEP: Duration = Duration::from_millis(1);
 
-/// MSI-X (PCI Local Bus 3.0, 6.8.2).
-const CAPABILITY_MSIX: u8 = 0x11;
-const MSIX_CONTROL: u16 = 0x02;
-const MSIX_TABLE: u16 = 0x04;
+/// One entry of the MSI-X table, in bytes (PCI Local Bus 3.0, 6.8.2).
 const MSIX_ENTRY_LEN: u64 = 16;
 
 /// While a driver of the kernel is being (un)bound elsewhere, a reset is answered with EAGAIN.

@@ -33,21 +33,21 @@ pub(super) struct IovaRange {
 
 /// What is said about one of a device's regions (`VFIO_DEVICE_GET_REGION_INFO`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct RegionInfo {
+pub(in crate::bus) struct RegionInfo {
     /// `VFIO_REGION_INFO_FLAG_*`.
-    pub(super) flags: u32,
+    pub(in crate::bus) flags: u32,
     /// In bytes; 0: the device has no such region.
-    pub(super) len_bytes: u64,
+    pub(in crate::bus) len_bytes: u64,
     /// Where in the device's file it starts, in bytes.
-    pub(super) file_offset: u64,
+    pub(in crate::bus) file_offset: u64,
     /// The only parts that may be mapped; `None`: all of it may.
-    pub(super) sparse: Option<Vec<Range<u64>>>,
+    pub(in crate::bus) sparse: Option<Vec<Range<u64>>>,
     /// Whether the pages with the MSI-X table may be mapped.
-    pub(super) msix_mappable: bool,
+    pub(in crate::bus) msix_mappable: bool,
 }
 
 /// Why an answer couldn't be taken apart.
-pub(super) type Nonsense = &'static str;
+pub(in crate::bus) type Nonsense = &'static str;
 
 /// Takes a `vfio_iommu_type1_info` and what follows it apart.
 pub(super) fn iommu_info(answer: &[u8]) -> Result<IommuInfo, Nonsense> {
@@ -78,7 +78,7 @@ pub(super) fn iommu_info(answer: &[u8]) -> Result<IommuInfo, Nonsense> {
 }
 
 /// Takes a `vfio_region_info` and what follows it apart.
-pub(super) fn region_info(answer: &[u8]) -> Result<RegionInfo, Nonsense> {
+pub(in crate::bus) fn region_info(answer: &[u8]) -> Result<RegionInfo, Nonsense> {
     const TOO_SHORT: Nonsense = "it is shorter than its fixed part";
     let mut info = RegionInfo {
         flags: u32_at(answer, 4).ok_or(TOO_SHORT)?,

@@ -32,3 +32,4 @@ mod mappings;
 
 pub use container::Container;
 pub use device::VfioDevice;
+pub(in crate::bus) use info::{RegionInfo, region_info};

@@ -23,6 +23,7 @@ pub(crate) fn config(queues: u16, rx_descriptors: u16, tx_descriptors: u16) -> P
         tx_queues: queues,
         rx_descriptors: Some(rx_descriptors),
         tx_descriptors: Some(tx_descriptors),
+        ..PortConfig::default()
     }
 }
 
