@@ -126,7 +126,8 @@ impl ControlQueue {
         let name = format!("{} virtqueue {index}", transport.name());
         let node = transport.device().numa_node();
         let queue = QueueMemory::new(memory, &name, node, size, packed)?;
-        let doorbell = Doorbell::Register(transport.enable_queue(index, size, queue.areas())?, index);
+        let doorbell =
+            Doorbell::Register(transport.enable_queue(index, size, queue.areas())?, index);
         let ring = match packed {
             true => ControlRing::Packed(PackedRing::new(&queue, doorbell, false, 0)?),
             false => ControlRing::Split(SplitRing::new(&queue, doorbell, false, 0)?),

@@ -171,8 +171,8 @@ impl<R: Ring> VirtioTx<R> {
         }
         // With its own headroom a frame needs no descriptor for the header.
         let headed = mbuf.headroom_bytes() >= usize::from(HEADER_BYTES);
-        let parts = mbuf.segments().filter(|segment| !segment.is_empty()).count()
-            + usize::from(!headed);
+        let parts =
+            mbuf.segments().filter(|segment| !segment.is_empty()).count() + usize::from(!headed);
         let in_table = parts > 1
             && parts <= usize::from(Tables::ENTRIES.min(self.ring.size()))
             && self.tables.is_some();
@@ -184,7 +184,8 @@ impl<R: Ring> VirtioTx<R> {
             return Err(Unsent::Later(mbuf));
         }
         let count = parts as u16; // at most the ring's size
-        let headed = headed && mbuf.prepend(PLAIN.len()).map(|place| place.copy_from_slice(&PLAIN)).is_ok();
+        let headed =
+            headed && mbuf.prepend(PLAIN.len()).map(|place| place.copy_from_slice(&PLAIN)).is_ok();
         let frame = mbuf.lend();
         let header = (!headed).then_some((self.header.iova(0), HEADER_BYTES));
         let parts = header
@@ -195,8 +196,9 @@ impl<R: Ring> VirtioTx<R> {
         let id = match &mut self.tables {
             Some(tables) if in_table => {
                 let id = self.ring.next_id();
-                let entries =
-                    (0..).zip(parts).map(|(number, (at, len))| R::table_entry(number, count, at, len));
+                let entries = (0..)
+                    .zip(parts)
+                    .map(|(number, (at, len))| R::table_entry(number, count, at, len));
                 let at = tables.write(id, entries);
                 self.ring.offer_table(at, count)
             }

@@ -49,8 +49,12 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     const SURVIVES_BAD_ID: bool;
 
     /// In memory that is zero. All buffers of a receive ring have `room_bytes`; 0: a ring to send.
-    fn new(memory: &QueueMemory, doorbell: Doorbell, event_index: bool, room_bytes: u32)
-    -> Result<Self, PortError>;
+    fn new(
+        memory: &QueueMemory,
+        doorbell: Doorbell,
+        event_index: bool,
+        room_bytes: u32,
+    ) -> Result<Self, PortError>;
 
     /// As it was when it was made: nothing available, nothing used. Only while no device has it.
     fn restart(&mut self);

@@ -65,9 +65,8 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
     #[inline(always)]
     fn describe(&mut self, at: Iova, len_and_flags: u64, id: u16) {
         let place = 2 * usize::from(self.taken & self.mask());
-        let second = len_and_flags
-            | u64::from(id) << 32
-            | u64::from(self.available(self.taken)) << 48;
+        let second =
+            len_and_flags | u64::from(id) << 32 | u64::from(self.available(self.taken)) << 48;
         self.descriptors.write(place, at.0);
         self.descriptors.store_release(place + 1, second);
         self.taken = self.taken.wrapping_add(1);
@@ -81,8 +80,7 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
         for (number, (at, len, own)) in (1..=count).zip(parts) {
             let id = self.next_id();
             let more = if number == count { 0 } else { flags::NEXT };
-            let second =
-                second_word(len, first, own | more | self.available(self.taken));
+            let second = second_word(len, first, own | more | self.available(self.taken));
             let place = 2 * usize::from(self.taken & self.mask());
             self.descriptors.write(place, at.0);
             if number == 1 {
@@ -181,7 +179,8 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn take_used(&mut self) -> Option<Used> {
-        let unpack = |second: u64| Used { id: u32::from((second >> 32) as u16), len: second as u32 };
+        let unpack =
+            |second: u64| Used { id: u32::from((second >> 32) as u16), len: second as u32 };
         if !IN_ORDER {
             return self.next_used().map(unpack);
         }

@@ -303,8 +303,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     }
 
     fn table_entry(number: u16, count: u16, at: Iova, len: u32) -> [u64; 2] {
-        let (more, next) =
-            if number + 1 < count { (flags::NEXT, number + 1) } else { (0, 0) };
+        let (more, next) = if number + 1 < count { (flags::NEXT, number + 1) } else { (0, 0) };
         [at.0, second_word(len, more, next)]
     }
 

@@ -228,10 +228,7 @@ pub(crate) fn check_reply(
 
 /// The u32 at `at`; 0 beyond the end, which callers have ruled out.
 pub(crate) fn word_at(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..at + 4)
-        .and_then(|word| word.try_into().ok())
-        .map_or(0, u32::from_le_bytes)
+    bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 /// The answer to a request about queue `index`: a number.
@@ -265,7 +262,11 @@ mod tests {
         assert_eq!(message.bytes(true), words(&[8, 9, 8, 3, 256]));
         let ring = RingAddresses { descriptors: 1, driver: 2, device: 3 };
         let bytes = Message::ring_addresses(5, ring).bytes(false);
-        assert_eq!(bytes, words(&[9, 1, 40, 5, 0, 1, 0, 3, 0, 2, 0, 0, 0]), "used before available");
+        assert_eq!(
+            bytes,
+            words(&[9, 1, 40, 5, 0, 1, 0, 3, 0, 2, 0, 0, 0]),
+            "used before available"
+        );
         let region =
             MemoryRegion { guest_address: 1, len_bytes: 2, user_address: 3, file_offset: 4 };
         let bytes = Message::memory(&[region]).bytes(false);

@@ -36,8 +36,8 @@ impl VirtualDriver for VhostUser {
     }
 
     fn probe(&self, vdev: &Vdev, memory: &Arc<Memory>) -> Result<Box<dyn Port>, PortError> {
-        let options = Options::read(vdev)
-            .map_err(|why| PortError::Vdev { vdev: vdev.to_string(), why })?;
+        let options =
+            Options::read(vdev).map_err(|why| PortError::Vdev { vdev: vdev.to_string(), why })?;
         Ok(Box::new(port::VhostPort::new(vdev, options, memory)?))
     }
 }

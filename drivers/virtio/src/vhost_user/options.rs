@@ -101,9 +101,11 @@ impl Options {
                         })
                         .ok_or_else(|| bad("a power of two from 2 to 32768"))?;
                 }
-                "mac" => options.mac = Some(mac(value).ok_or_else(|| {
-                    bad("a unicast Ethernet address such as 02:00:00:00:00:01")
-                })?),
+                "mac" => {
+                    options.mac = Some(mac(value).ok_or_else(|| {
+                        bad("a unicast Ethernet address such as 02:00:00:00:00:01")
+                    })?)
+                }
                 "wait" => {
                     let seconds = number::<u32>(value).filter(|&seconds| seconds <= 86_400);
                     wait = Some(seconds.ok_or_else(|| bad("seconds, at most 86400"))?);

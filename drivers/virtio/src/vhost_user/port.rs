@@ -95,8 +95,7 @@ impl VhostPort {
         let endpoint = endpoint.map_err(|error| device_error(said(&error)))?;
         let mut session = connect(&endpoint, &options).map_err(device_error)?;
         let features = choose(&name, session.offered, &options)?;
-        let config =
-            session.net_config(features).map_err(|error| device_error(said(&error)))?;
+        let config = session.net_config(features).map_err(|error| device_error(said(&error)))?;
         let max_queue_pairs = options.queues.min(session.queue_pairs);
         if max_queue_pairs < options.queues {
             tracing::warn!(
@@ -521,7 +520,10 @@ fn choose(device: &str, offered: Features, options: &Options) -> Result<Features
         match wish {
             Wish::Off => {}
             Wish::On if !offered.has(feature) => {
-                return Err(missing(feature, &format!("{key}=on asks for it, and it isn't offered")));
+                return Err(missing(
+                    feature,
+                    &format!("{key}=on asks for it, and it isn't offered"),
+                ));
             }
             Wish::On | Wish::IfOffered if offered.has(feature) => chosen = chosen.with(feature),
             Wish::On | Wish::IfOffered => {}

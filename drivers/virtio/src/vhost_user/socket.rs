@@ -87,7 +87,10 @@ impl Connection {
     }
 
     /// Asks, and waits for `N` bytes of answer.
-    pub(crate) fn get<const N: usize>(&mut self, message: &Message) -> Result<[u8; N], SocketError> {
+    pub(crate) fn get<const N: usize>(
+        &mut self,
+        message: &Message,
+    ) -> Result<[u8; N], SocketError> {
         self.send(message, &[], false)?;
         self.answer(message.request)
     }
@@ -134,7 +137,12 @@ impl Connection {
     }
 
     /// Fills `bytes`, by `until` at the latest, however slowly they come.
-    fn read(&mut self, bytes: &mut [u8], request: Request, until: Instant) -> Result<(), SocketError> {
+    fn read(
+        &mut self,
+        bytes: &mut [u8],
+        request: Request,
+        until: Instant,
+    ) -> Result<(), SocketError> {
         let mut done = 0;
         while done < bytes.len() {
             let left = until.saturating_duration_since(Instant::now());
@@ -232,8 +240,7 @@ impl Endpoint {
             }
             std::fs::remove_file(path).map_err(|source| io("can't remove the stale", source))?;
         }
-        let listener =
-            UnixListener::bind(path).map_err(|source| io("can't listen on", source))?;
+        let listener = UnixListener::bind(path).map_err(|source| io("can't listen on", source))?;
         listener.set_nonblocking(true).map_err(|source| io("can't listen on", source))?;
         Ok(Self::Server { path: path.to_owned(), listener })
     }
