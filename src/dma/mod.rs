@@ -8,5 +8,5 @@
 mod array;
 mod slots;
 
-pub use array::{Area, Array, Cell, DmaError, Entry, Word};
+pub use array::{Area, Array, Cell, DmaError, Entry, Pairs, Run, Word};
 pub use slots::{Slots, Table};

@@ -44,6 +44,15 @@ impl<T> Slots<T> {
         self.place(index).take()
     }
 
+    /// Places `first` to `first + count`; fewer if they end before that. Side by side, so that
+    /// walking over them needs no mask.
+    #[inline(always)]
+    pub fn run(&mut self, first: usize, count: usize) -> std::slice::IterMut<'_, Option<T>> {
+        let first = first.min(self.places.len());
+        let end = first.saturating_add(count).min(self.places.len());
+        self.places.get_mut(first..end).unwrap_or_default().iter_mut()
+    }
+
     /// Takes everything out.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.places.iter_mut().filter_map(Option::take)
@@ -102,6 +111,9 @@ mod tests {
         assert_eq!(slots.take(2), None);
         slots.put(0, "c");
         slots.fill(3, "d");
+        assert_eq!(slots.run(2, 9).map(|place| place.take()).collect::<Vec<_>>(), [None, Some("d")]);
+        assert_eq!((slots.run(4, 1).len(), slots.run(9, usize::MAX).len()), (0, 0));
+        slots.put(3, "d");
         assert_eq!(slots.drain().collect::<Vec<_>>(), ["c", "d"]);
     }
 }

@@ -70,6 +70,60 @@ impl Burst {
         }
     }
 
+    /// Adds what `next` gives, until it gives no more or there is no room; returns how many.
+    #[inline(always)]
+    pub fn fill(&mut self, mut next: impl FnMut() -> Option<Mbuf>) -> usize {
+        let mut count = 0;
+        for slot in self.items.get_mut(self.end..self.limit).unwrap_or_default() {
+            let Some(mbuf) = next() else { break };
+            slot.write(mbuf);
+            count += 1;
+        }
+        // Not before: should `next` panic, what it gave until then is lost, not given twice.
+        self.end += count;
+        count
+    }
+
+    /// Hands the frames to `take`, up to `most` of them from the front on, until it returns one:
+    /// that one and those behind it stay. Returns how many were taken.
+    #[inline(always)]
+    pub fn give(&mut self, most: usize, mut take: impl FnMut(Mbuf) -> Result<(), Mbuf>) -> usize {
+        struct Given<'a> {
+            burst: &'a mut Burst,
+            at: usize,
+        }
+        // Also if `take` panics: a frame that it was handed isn't the burst's any more.
+        impl Drop for Given<'_> {
+            #[inline(always)]
+            fn drop(&mut self) {
+                self.burst.start = self.at;
+                if self.burst.start == self.burst.end {
+                    self.burst.start = 0;
+                    self.burst.end = 0;
+                }
+            }
+        }
+        let first = self.start;
+        let end = first + self.len().min(most);
+        let mut given = Given { at: first, burst: self };
+        while given.at < end {
+            // SAFETY: `at < end`, and slots up to there are filled; moving `at` on gives this one
+            // up.
+            let mbuf = unsafe {
+                let slot = given.burst.items.get_unchecked(given.at);
+                slot.assume_init_read()
+            };
+            given.at += 1;
+            if let Err(mbuf) = take(mbuf) {
+                given.at -= 1;
+                // SAFETY: the slot that it was taken from.
+                unsafe { given.burst.items.get_unchecked_mut(given.at).write(mbuf) };
+                break;
+            }
+        }
+        given.at - first
+    }
+
     /// Takes the frame at the front.
     #[inline(always)]
     pub fn pop_front(&mut self) -> Option<Mbuf> {
@@ -149,6 +203,9 @@ impl Burst {
     /// Gives all frames back to their pools, neighbours of one pool at once.
     #[inline]
     pub fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         let (start, len) = (self.start, self.len());
         self.start = 0;
         self.end = 0;

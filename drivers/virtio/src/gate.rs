@@ -47,11 +47,16 @@ impl Gate {
 #[derive(Debug)]
 pub(crate) struct Passage {
     gate: Arc<Gate>,
-    /// The epoch that this queue works in; odd: it works in none.
+    /// The epoch that this queue works in, or [`NONE`].
     epoch: u32,
+    /// The epoch that it worked in last.
+    last: u32,
     /// The closed epoch in which it has parked last.
     parked_in: Option<u32>,
 }
+
+/// No gate gets so far.
+const NONE: u32 = u32::MAX;
 
 /// What a queue finds that can't pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +73,7 @@ impl Passage {
     /// Of a gate that is open.
     pub(crate) fn new(gate: &Arc<Gate>) -> Self {
         let epoch = gate.epoch.load(Ordering::Acquire);
-        Self { gate: gate.clone(), epoch, parked_in: None }
+        Self { gate: gate.clone(), epoch, last: epoch, parked_in: None }
     }
 
     /// Whether the queue may work.
@@ -79,17 +84,17 @@ impl Passage {
 
     /// Stops this queue alone: until the gate was closed and opened.
     pub(crate) fn block(&mut self) {
-        self.epoch |= 1;
+        self.epoch = NONE;
     }
 
     /// Why it isn't open.
     pub(crate) fn look(&mut self) -> Found {
         let epoch = self.gate.epoch.load(Ordering::Acquire);
         if epoch.is_multiple_of(2) {
-            if epoch == self.epoch & !1 {
+            if epoch == self.last {
                 return Found::Wait; // blocked
             }
-            self.epoch = epoch;
+            (self.epoch, self.last) = (epoch, epoch);
             return Found::Open;
         }
         if self.parked_in == Some(epoch) { Found::Wait } else { Found::Closed }
@@ -133,8 +138,10 @@ mod tests {
         assert!(!passage.is_open());
         assert_eq!(passage.look(), Found::Wait);
         gate.close();
+        assert!(!passage.is_open());
         assert_eq!(passage.look(), Found::Closed);
         passage.park();
+        assert!(!passage.is_open());
         gate.open();
         assert_eq!(passage.look(), Found::Open);
         assert!(passage.is_open());

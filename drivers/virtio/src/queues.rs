@@ -11,7 +11,7 @@ use packetboat::port::{PortError, QueueCounters, RxQueue, TxQueue};
 
 use crate::features::Features;
 use crate::gate::Passage;
-use crate::ring::{Doorbell, PackedRing, QueueMemory, Ring, SplitRing};
+use crate::ring::{Doorbell, PackedRing, QueueMemory, Ring, SplitRing, Straight};
 use crate::rx::{OwnRx, VirtioRx, room_bytes};
 use crate::tx::{OwnTx, Tables, VirtioTx};
 
@@ -74,7 +74,7 @@ pub(crate) fn receive_queue(
     pool: MbufPool,
     port: u16,
 ) -> Result<Box<dyn OwnRx>, PortError> {
-    fn make<R: Ring, const MERGEABLE: bool>(
+    fn make<R: Straight, const MERGEABLE: bool>(
         path: Path,
         parts: Parts<'_>,
         pool: MbufPool,
@@ -104,7 +104,7 @@ pub(crate) fn transmit_queue(
     header: Area,
     tables: Option<Tables>,
 ) -> Result<Box<dyn OwnTx>, PortError> {
-    fn make<R: Ring>(
+    fn make<R: Straight>(
         path: Path,
         parts: Parts<'_>,
         header: Area,

@@ -9,7 +9,7 @@ use packetboat::port::{PortError, QueueCounters, RxDrop, RxQueue};
 
 use crate::gate::{Found, Passage};
 use crate::header::{HEADER_BYTES, buffer_count};
-use crate::ring::{FULL, Ring, Used};
+use crate::ring::{FULL, Straight, Used};
 
 /// A receive queue on a ring of one kind; `MERGEABLE`: a frame may be spread over several buffers.
 ///
@@ -23,6 +23,8 @@ pub(crate) struct VirtioRx<R, const MERGEABLE: bool> {
     lent: Slots<LentRoom>,
     /// New buffers are lent once this many descriptors are free.
     refill_at: u16,
+    /// The pool had fewer buffers than there were descriptors for.
+    short: bool,
     port: u16,
     counters: Arc<QueueCounters>,
     passage: Passage,
@@ -42,7 +44,7 @@ fn start(room: Iova) -> Iova {
     Iova(room.0 - u64::from(HEADER_BYTES))
 }
 
-impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
+impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
     pub(crate) fn new(
         ring: R,
         pool: MbufPool,
@@ -56,9 +58,19 @@ impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
             pool,
             lent: Slots::new(usize::from(size)),
             refill_at: (size / 4).clamp(1, REFILL_MAX),
+            short: false,
             port,
             counters,
             passage,
+        }
+    }
+
+    /// Takes what has been completed, and lends new buffers.
+    #[inline(never)]
+    fn work(&mut self, completed: u16, burst: &mut Burst) {
+        self.take_frames(completed, burst);
+        if self.ring.free() >= self.refill_at && self.refill() {
+            self.ring.publish();
         }
     }
 
@@ -66,6 +78,7 @@ impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
     #[inline(always)]
     fn refill(&mut self) -> bool {
         let mut any = false;
+        self.short = false;
         // A burst, or a frame in many buffers, may have taken more than is lent in one go: were
         // less lent than was taken, the device would run dry under load.
         while self.ring.free() >= self.refill_at {
@@ -73,6 +86,7 @@ impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
             let lent = self.lend(wanted);
             any |= lent != 0;
             if lent < wanted {
+                self.short = true;
                 break;
             }
         }
@@ -82,25 +96,47 @@ impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
     /// Lends up to `count` buffers; returns how many.
     #[inline(always)]
     fn lend(&mut self, count: u16) -> u16 {
+        let wanted = usize::from(count);
+        let (place, free) = self.ring.free_run();
+        if self.ring.is_straight() && free >= wanted {
+            let Self { ring, lent, pool, .. } = self;
+            let mut describe = ring.room_run(wanted);
+            let mut places = lent.run(place, wanted);
+            let done = pool.lend_bulk(wanted, |room, at| {
+                describe(start(at));
+                if let Some(place) = places.next() {
+                    // Empty, so there is nothing to be dropped.
+                    std::mem::forget(place.replace(room));
+                }
+            });
+            drop(describe);
+            ring.offered(done as u16);
+            return if done == 0 { self.lend_few(count) } else { done as u16 };
+        }
+        match self.lend_anywhere(wanted) {
+            0 => self.lend_few(count),
+            done => done,
+        }
+    }
+
+    /// As many as wanted, or none, wherever descriptors are free.
+    #[inline(never)]
+    fn lend_anywhere(&mut self, wanted: usize) -> u16 {
         let Self { ring, lent, pool, .. } = self;
-        let done = pool.lend_bulk(usize::from(count), |room, at| {
+        pool.lend_bulk(wanted, |room, at| {
             lent.fill(usize::from(ring.offer_room(start(at))), room);
-        });
-        if done == 0 { self.lend_few(count) } else { done as u16 }
+        }) as u16
     }
 
     /// The pool runs low: tries for fewer, so that a last few still get through.
     #[cold]
     fn lend_few(&mut self, count: u16) -> u16 {
         self.counters.no_mbuf.add(1);
-        let Self { ring, lent, pool, .. } = self;
-        let mut count = count / 2;
+        let mut count = usize::from(count / 2);
         while count != 0 {
-            let done = pool.lend_bulk(usize::from(count), |room, at| {
-                lent.fill(usize::from(ring.offer_room(start(at))), room);
-            });
+            let done = self.lend_anywhere(count);
             if done != 0 {
-                return done as u16;
+                return done;
             }
             count /= 2;
         }
@@ -113,10 +149,16 @@ impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
         let Used { id, len } = used;
         // An id that isn't the expected one may be none at all; places are masked, so it is
         // looked at before one is.
-        if !self.ring.is_expected(id) && id >= u32::from(self.ring.size()) {
-            return Err(RxDrop::BadId);
+        if !self.ring.is_expected(id) {
+            self.ring.bend();
+            if id >= u32::from(self.ring.size()) {
+                return Err(RxDrop::BadId);
+            }
         }
-        let Some(room) = self.lent.take(id as usize) else { return Err(RxDrop::BadId) };
+        let Some(room) = self.lent.take(id as usize) else {
+            self.ring.bend();
+            return Err(RxDrop::BadId);
+        };
         self.ring.give_back(id as u16);
         let full = R::IN_ORDER && len == FULL;
         let len = if full { room_bytes(&self.pool) } else { len };
@@ -127,27 +169,114 @@ impl<R: Ring, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
     #[inline(always)]
     fn take_frames(&mut self, completed: u16, burst: &mut Burst) {
         let mut left = completed;
-        let (mut packets, mut bytes) = (0, 0);
-        while left != 0 && burst.room() != 0 {
-            let Some(used) = self.ring.take_used() else { break };
-            left -= 1;
-            match self.take_frame(used, &mut left) {
-                Ok(mbuf) => {
-                    packets += 1;
-                    bytes += mbuf.len_bytes() as u64;
-                    let _ = burst.push(mbuf); // there is room
+        let (before, mut bytes) = (burst.len(), 0);
+        loop {
+            // For one alone, walking side by side doesn't pay; and where there is no count of them,
+            // the second one tells.
+            if left == 1 || !R::COUNTS || !self.ring.is_straight() {
+                match self.take_one(&mut left, burst) {
+                    Some(len) => bytes += len,
+                    None => break,
                 }
-                Err(why) => {
-                    self.counters.rx_dropped(why);
-                    if why == RxDrop::BadId && !R::SURVIVES_BAD_ID {
-                        self.break_down();
-                        break;
+                if burst.room() == 0 || !self.ring.has_more(left) {
+                    break;
+                }
+            }
+            if self.ring.is_straight() {
+                let before = left;
+                bytes += self.take_straight(&mut left, burst);
+                if left == 0 || burst.room() == 0 || !self.passage.is_open() {
+                    break;
+                }
+                // It ends where the ring begins anew; or the next one is out of order, or wrong.
+                if left == before {
+                    match self.take_one(&mut left, burst) {
+                        Some(len) => bytes += len,
+                        None => break,
                     }
+                }
+                if !self.ring.has_more(left) {
+                    break;
                 }
             }
         }
-        self.counters.packets.add(packets);
+        self.counters.packets.add((burst.len() - before) as u64);
         self.counters.bytes.add(bytes);
+    }
+
+    /// Takes frames of one buffer each, side by side, for as long as all is as it should be.
+    /// Returns their bytes. `left` is counted down.
+    #[inline(always)]
+    fn take_straight(&mut self, left: &mut u16, burst: &mut Burst) -> u64 {
+        let Self { ring, lent, pool, port, .. } = self;
+        let (most, port) = (u32::from(pool.room_len_bytes()), *port);
+        let mut places = lent.run(ring.used_place(), usize::from(*left));
+        let mut used = ring.used_run(*left);
+        let mut bytes = 0;
+        // A frame that goes on in other buffers.
+        let mut first_of_several = None;
+        let taken = burst.fill(|| {
+            let len = used.next()?;
+            let place = places.next()?;
+            let data = len.wrapping_sub(u32::from(HEADER_BYTES));
+            if data.wrapping_sub(1) >= most {
+                return None; // none, or more than there is room for
+            }
+            let room = place.take()?;
+            let filled =
+                room.take_back_written(HEADER_BYTES, HEADER_BYTES, len, port, RxInfo::NONE);
+            let mbuf = filled.ok()?; // the length was looked at
+            if MERGEABLE {
+                let count = mbuf.prefix(HEADER_BYTES).map_or(0, buffer_count);
+                if count != 1 {
+                    first_of_several = Some((mbuf, count));
+                    return None;
+                }
+            }
+            bytes += u64::from(data);
+            Some(mbuf)
+        });
+        drop(used);
+        let taken = taken as u16 + u16::from(first_of_several.is_some());
+        ring.took(taken);
+        *left -= taken;
+        if let Some((mbuf, count)) = first_of_several {
+            match self.take_rest(mbuf, count, left) {
+                Ok(mbuf) => {
+                    bytes += mbuf.len_bytes() as u64;
+                    let _ = burst.push(mbuf); // there was room for one more
+                }
+                Err(why) => self.dropped(why),
+            }
+        }
+        bytes
+    }
+
+    /// Takes one frame, or what is wrong with it. Returns its bytes; `None`: there is none, or
+    /// nothing can be taken any more.
+    #[inline(always)]
+    fn take_one(&mut self, left: &mut u16, burst: &mut Burst) -> Option<u64> {
+        let used = self.ring.take_used()?;
+        *left -= 1;
+        match self.take_frame(used, left) {
+            Ok(mbuf) => {
+                let bytes = mbuf.len_bytes() as u64;
+                let _ = burst.push(mbuf); // there is room
+                Some(bytes)
+            }
+            Err(why) => {
+                self.dropped(why);
+                self.passage.is_open().then_some(0)
+            }
+        }
+    }
+
+    #[cold]
+    fn dropped(&mut self, why: RxDrop) {
+        self.counters.rx_dropped(why);
+        if why == RxDrop::BadId && !R::SURVIVES_BAD_ID {
+            self.break_down();
+        }
     }
 
     /// One frame: one completed buffer, or as many as its header says. `left` is how many more
@@ -249,7 +378,7 @@ pub(crate) trait OwnRx: RxQueue {
     fn reclaim(&mut self, reset: &Quiesced);
 }
 
-impl<R: Ring, const MERGEABLE: bool> OwnRx for VirtioRx<R, MERGEABLE> {
+impl<R: Straight, const MERGEABLE: bool> OwnRx for VirtioRx<R, MERGEABLE> {
     fn fill(&mut self, device: &str, queue: u16) -> Result<(), PortError> {
         while self.ring.free() > 0 {
             if self.lend(self.ring.free().min(REFILL_MAX)) == 0 {
@@ -280,18 +409,16 @@ impl<R: Ring, const MERGEABLE: bool> OwnRx for VirtioRx<R, MERGEABLE> {
     }
 }
 
-impl<R: Ring, const MERGEABLE: bool> RxQueue for VirtioRx<R, MERGEABLE> {
+impl<R: Straight, const MERGEABLE: bool> RxQueue for VirtioRx<R, MERGEABLE> {
     fn receive(&mut self, burst: &mut Burst) {
         if !self.passage.is_open() {
             return self.wait(burst);
         }
+        // An empty ring is left as fast as possible.
         match self.ring.completed() {
-            Ok(0) => {}
-            Ok(completed) => self.take_frames(completed, burst),
-            Err(_) => return self.break_down(),
-        }
-        if self.ring.free() >= self.refill_at && self.refill() {
-            self.ring.publish();
+            Ok(0) if !self.short => {}
+            Ok(completed) => self.work(completed, burst),
+            Err(_) => self.break_down(),
         }
     }
 }

@@ -9,7 +9,7 @@ use packetboat::port::{PortError, QueueCounters, TxDrop, TxQueue};
 
 use crate::gate::{Found, Passage};
 use crate::header::HEADER_BYTES;
-use crate::ring::{DESCRIPTOR_BYTES, Ring, Used};
+use crate::ring::{DESCRIPTOR_BYTES, Straight, Used};
 
 /// A header that asks for nothing.
 const PLAIN: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
@@ -80,6 +80,9 @@ impl Tables {
     }
 }
 
+/// There are too few free descriptors for the next frame.
+struct Full;
+
 /// A frame that wasn't sent.
 enum Unsent {
     /// There is no room for it now.
@@ -88,7 +91,7 @@ enum Unsent {
     Dropped(TxDrop),
 }
 
-impl<R: Ring> VirtioTx<R> {
+impl<R: Straight> VirtioTx<R> {
     /// `header` is an area of at least [`HEADER_BYTES`] zero bytes.
     pub(crate) fn new(
         ring: R,
@@ -122,32 +125,71 @@ impl<R: Ring> VirtioTx<R> {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn take_frames(&mut self, completed: u16) {
-        for _ in 0..completed {
-            let Some(Used { id, .. }) = self.ring.take_done() else { break };
-            let known = self.ring.is_expected(id) || id < u32::from(self.ring.size());
-            let frame = if known { self.lent.take(id as usize) } else { None };
-            let Some(frame) = frame else {
-                self.counters.tx_dropped(TxDrop::BadId);
-                if R::SURVIVES_BAD_ID {
+        let mut left = completed;
+        while left != 0 {
+            if self.ring.is_straight() && self.chains == 0 {
+                let taken = self.take_straight(left);
+                left -= taken;
+                if taken != 0 && self.ring.has_more(left) {
                     continue;
                 }
-                self.break_down();
+                if taken != 0 {
+                    break;
+                }
+            }
+            if !self.take_one() {
                 break;
-            };
-            let id = id as u16;
-            if self.chains == 0 {
-                self.ring.give_back(id);
-            } else {
-                self.give_back(id);
             }
-            if let Err(mbuf) = self.done.push(frame.take_back()) {
-                self.done.clear();
-                drop(mbuf);
-            }
+            left -= 1;
         }
         self.done.clear();
+    }
+
+    /// Takes back frames of one descriptor each, side by side, for as long as all is as it should
+    /// be; returns how many.
+    #[inline(always)]
+    fn take_straight(&mut self, left: u16) -> u16 {
+        let Self { ring, lent, done, .. } = self;
+        let mut places = lent.run(ring.used_place(), left.into());
+        let mut used = ring.done_run(left);
+        let taken = done.fill(|| {
+            used.next()?;
+            places.next()?.take().map(Lent::take_back)
+        });
+        drop(used);
+        if done.room() == 0 {
+            done.clear();
+        }
+        ring.took(taken as u16);
+        taken as u16
+    }
+
+    /// Takes one frame back, or a lie; whether to go on.
+    #[inline(never)]
+    fn take_one(&mut self) -> bool {
+        let Some(Used { id, .. }) = self.ring.take_done() else { return false };
+        let expected = self.ring.is_expected(id);
+        if !expected {
+            self.ring.bend();
+        }
+        let known = expected || id < u32::from(self.ring.size());
+        let frame = if known { self.lent.take(id as usize) } else { None };
+        let Some(frame) = frame else {
+            self.ring.bend();
+            self.counters.tx_dropped(TxDrop::BadId);
+            if !R::SURVIVES_BAD_ID {
+                self.break_down();
+            }
+            return R::SURVIVES_BAD_ID;
+        };
+        self.give_back(id as u16);
+        if let Err(mbuf) = self.done.push(frame.take_back()) {
+            self.done.clear();
+            drop(mbuf);
+        }
+        true
     }
 
     /// Frees the descriptors of a frame that may have several.
@@ -158,6 +200,55 @@ impl<R: Ring> VirtioTx<R> {
                 self.counts.set(usize::from(id), 1);
                 self.chains -= 1;
                 self.ring.give_back_chain(id, count);
+            }
+        }
+    }
+
+    /// Sends plain frames, side by side, for as long as all is as it should be; returns how many.
+    #[inline(always)]
+    fn send_straight(&mut self, burst: &mut Burst, bytes: &mut u64) -> u64 {
+        let Self { ring, lent, .. } = self;
+        let (place, free) = ring.free_run();
+        let mut places = lent.run(place, free);
+        let mut describe = ring.data_run(free);
+        let mut sum = 0;
+        let sent = burst.give(free, |mbuf| {
+            let (frame, at, len) = mbuf.lend_plain(PLAIN)?;
+            sum += u64::from(len);
+            describe(at, len);
+            if let Some(place) = places.next() {
+                // Empty, so there is nothing to be dropped.
+                std::mem::forget(place.replace(frame));
+            }
+            Ok(())
+        });
+        drop(describe);
+        ring.offered(sent as u16);
+        *bytes += sum - sent as u64 * u64::from(HEADER_BYTES);
+        sent as u64
+    }
+
+    /// Sends the frame in front, whatever it is: its length, or none if it was dropped.
+    #[inline(always)]
+    fn send_one(&mut self, burst: &mut Burst) -> Result<Option<u32>, Full> {
+        let Some(mbuf) = burst.pop_front() else { return Err(Full) };
+        let mbuf = match mbuf.lend_plain(PLAIN) {
+            Ok((frame, at, len)) => {
+                let id = self.ring.offer_data(at, len);
+                self.lent.fill(usize::from(id), frame);
+                return Ok(Some(len - u32::from(HEADER_BYTES)));
+            }
+            Err(mbuf) => mbuf,
+        };
+        match self.lend_any(mbuf) {
+            Ok(len) => Ok(Some(len)),
+            Err(Unsent::Later(mbuf)) => {
+                let _ = burst.push_front(mbuf); // it has just left that place
+                Err(Full)
+            }
+            Err(Unsent::Dropped(why)) => {
+                self.counters.tx_dropped(why);
+                Ok(None)
             }
         }
     }
@@ -251,7 +342,7 @@ pub(crate) trait OwnTx: TxQueue {
     fn reclaim_all(&mut self, reset: &Quiesced);
 }
 
-impl<R: Ring> OwnTx for VirtioTx<R> {
+impl<R: Straight> OwnTx for VirtioTx<R> {
     fn reclaim_all(&mut self, reset: &Quiesced) {
         for frame in self.lent.drain() {
             drop(frame.reclaim(reset));
@@ -259,7 +350,7 @@ impl<R: Ring> OwnTx for VirtioTx<R> {
     }
 }
 
-impl<R: Ring> TxQueue for VirtioTx<R> {
+impl<R: Straight> TxQueue for VirtioTx<R> {
     fn send(&mut self, burst: &mut Burst) {
         if !self.passage.is_open() {
             return self.wait();
@@ -270,27 +361,22 @@ impl<R: Ring> TxQueue for VirtioTx<R> {
             self.take_completed();
         }
         let (mut packets, mut bytes) = (0, 0);
-        while self.ring.free() != 0 {
-            let Some(mbuf) = burst.pop_front() else { break };
-            match mbuf.lend_plain(PLAIN) {
-                Ok((frame, at, len)) => {
-                    bytes += u64::from(len) - u64::from(HEADER_BYTES);
-                    let id = self.ring.offer_data(at, len);
-                    self.lent.fill(usize::from(id), frame);
-                }
-                Err(mbuf) => match self.lend_any(mbuf) {
-                    Ok(len) => bytes += u64::from(len),
-                    Err(Unsent::Later(mbuf)) => {
-                        let _ = burst.push_front(mbuf); // it has just left that place
-                        break;
-                    }
-                    Err(Unsent::Dropped(why)) => {
-                        self.counters.tx_dropped(why);
-                        continue;
-                    }
-                },
+        loop {
+            // For one alone, walking side by side doesn't pay.
+            if burst.len() >= 2 && self.ring.is_straight() {
+                packets += self.send_straight(burst, &mut bytes);
             }
-            packets += 1;
+            if burst.is_empty() || self.ring.free() == 0 {
+                break;
+            }
+            match self.send_one(burst) {
+                Ok(Some(len)) => {
+                    bytes += u64::from(len);
+                    packets += 1;
+                }
+                Ok(None) => {}
+                Err(Full) => break,
+            }
         }
         if packets != 0 {
             self.ring.publish();

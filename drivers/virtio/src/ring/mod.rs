@@ -44,6 +44,9 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     /// Buffers are completed in the order in which they were offered.
     const IN_ORDER: bool;
 
+    /// [`Self::completed`] is exact.
+    const COUNTS: bool;
+
     /// Goes on after an id that the device made up. A packed ring doesn't: there the id says how
     /// many places to pass over.
     const SURVIVES_BAD_ID: bool;
@@ -68,6 +71,11 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     /// At most how many buffers may be taken with [`Self::take_used`] now; 0: none.
     fn completed(&mut self) -> Result<u16, Broken>;
 
+    /// Whether there are more, where [`Self::completed`] has said that there are `left`.
+    fn has_more(&self, left: u16) -> bool {
+        left != 0
+    }
+
     /// The next buffer that the device is done with; `None`: there is none after all. It is to be
     /// given back ([`Self::give_back`]) before the next one is taken.
     fn take_used(&mut self) -> Option<Used>;
@@ -79,6 +87,9 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
 
     /// Whether `id` is the one that comes next if the device completes in order.
     fn is_expected(&self, id: u32) -> bool;
+
+    /// That ids aren't places any more: see [`Straight`].
+    fn bend(&mut self);
 
     /// Frees one descriptor: that of the buffer just taken. To be called in the order in which
     /// they were taken.
@@ -118,6 +129,44 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
 
     /// Rings the doorbell.
     fn ring(&self);
+}
+
+/// The common case, walked over side by side: nothing is looked up, and what would be the same each
+/// time is done once for all.
+///
+/// A ring is *straight* while each buffer's id is its place: no device has completed out of order,
+/// and no buffer took several places of a split ring. It stays so with most devices for ever.
+pub(crate) trait Straight: Ring {
+    /// Whether it is, and no batch is under way.
+    fn is_straight(&self) -> bool;
+
+    /// Buffers that the device has completed, from [`Self::used_place`] on, `most` at most: the
+    /// length of each. It ends at the first that isn't there, or isn't the one to be expected, and
+    /// where the ring begins anew.
+    fn used_run(&self, most: u16) -> impl Iterator<Item = u32>;
+
+    /// As [`Self::used_run`], for a ring to send.
+    fn done_run(&self, most: u16) -> impl Iterator<Item = u32> {
+        self.used_run(most)
+    }
+
+    /// The place, and so the id, of the buffer that is completed next.
+    fn used_place(&self) -> usize;
+
+    /// That so many were taken from [`Self::used_run`].
+    fn took(&mut self, count: u16);
+
+    /// The place of the next free descriptor, and how many there are side by side.
+    fn free_run(&self) -> (usize, usize);
+
+    /// Writes free descriptors, as [`Ring::offer_room`] does, `count` at most.
+    fn room_run(&mut self, count: usize) -> impl FnMut(Iova);
+
+    /// Writes free descriptors, as [`Ring::offer_data`] does, `count` at most.
+    fn data_run(&mut self, count: usize) -> impl FnMut(Iova, u32);
+
+    /// That so many were written.
+    fn offered(&mut self, count: u16);
 }
 
 /// Descriptor flags (2.7.5, 2.8.13).

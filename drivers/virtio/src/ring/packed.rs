@@ -6,7 +6,7 @@ use packetboat::memory::Iova;
 use packetboat::mmio::order_dma_all;
 use packetboat::port::PortError;
 
-use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Used, flags};
+use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Straight, Used, flags};
 
 /// `VIRTQ_DESC_F_AVAIL` and `VIRTQ_DESC_F_USED` (2.8.1).
 const AVAIL: u16 = 1 << 7;
@@ -42,6 +42,8 @@ pub(crate) struct PackedRing<const IN_ORDER: bool> {
     follows: Table<u16>,
     /// Length and flags of each buffer, if all have the same.
     room: u64,
+    /// Each id is its place: see [`Straight`].
+    straight: bool,
 }
 
 #[inline(always)]
@@ -105,6 +107,7 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
         self.taken = 0;
         self.shown = 0;
         self.returned = self.size;
+        self.straight = true;
         self.batch = None;
         for id in 0..self.size {
             self.ids.set(usize::from(id), id);
@@ -124,6 +127,7 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
 impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     const NAME: &'static str = if IN_ORDER { "packed in-order" } else { "packed" };
     const IN_ORDER: bool = IN_ORDER;
+    const COUNTS: bool = false;
     const SURVIVES_BAD_ID: bool = false;
 
     fn new(
@@ -146,6 +150,7 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
             batch: None,
             ids: Table::new(if IN_ORDER { 1 } else { count }, |id| id as u16),
             follows: Table::new(count, |_| 0),
+            straight: true,
             room: second_word(room_bytes, 0, flags::WRITE),
         };
         ring.begin();
@@ -174,7 +179,12 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
         let has = self.size - self.free();
-        if self.batch.is_some() || self.next_used().is_some() { Ok(has) } else { Ok(0) }
+        Ok(if self.has_more(has) { has } else { 0 })
+    }
+
+    #[inline(always)]
+    fn has_more(&self, left: u16) -> bool {
+        left != 0 && (self.next_used().is_some() || IN_ORDER && self.batch.is_some())
     }
 
     #[inline(always)]
@@ -209,6 +219,10 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
             self.ids.get(usize::from(self.returned))
         };
         id == u32::from(expected)
+    }
+
+    fn bend(&mut self) {
+        self.straight = false;
     }
 
     #[inline(always)]
@@ -299,5 +313,69 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
 
     fn ring(&self) {
         self.doorbell.ring();
+    }
+}
+
+impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
+    #[inline(always)]
+    fn is_straight(&self) -> bool {
+        self.straight && (!IN_ORDER || self.batch.is_none())
+    }
+
+    #[inline(always)]
+    fn used_run(&self, most: u16) -> impl Iterator<Item = u32> {
+        let place = self.used_place();
+        let used = if self.returned & self.size == 0 { 0 } else { AVAIL | USED };
+        let mut expected = place as u32 | u32::from(used) << 16;
+        // Its id and the two flags, compared in one go.
+        let mask = u32::from(AVAIL | USED) << 16 | 0xffff;
+        self.descriptors.run::<2>(2 * place + 1, most.into()).map_while(move |second| {
+            let found = (second >> 32) as u32 & mask == expected;
+            expected = expected.wrapping_add(1);
+            found.then_some(second as u32)
+        })
+    }
+
+    #[inline(always)]
+    fn used_place(&self) -> usize {
+        usize::from(self.returned & self.mask())
+    }
+
+    #[inline(always)]
+    fn took(&mut self, count: u16) {
+        self.returned = self.returned.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn free_run(&self) -> (usize, usize) {
+        let place = self.taken & self.mask();
+        (place.into(), self.free().min(self.size - place).into())
+    }
+
+    #[inline(always)]
+    fn room_run(&mut self, count: usize) -> impl FnMut(Iova) {
+        let (place, _) = self.free_run();
+        let mut second = second_word(0, place as u16, self.available(self.taken)) | self.room;
+        let mut pairs = self.descriptors.pairs(place, count);
+        move |at| {
+            pairs.publish(at.0, second);
+            second = second.wrapping_add(1 << 32); // the next id
+        }
+    }
+
+    #[inline(always)]
+    fn data_run(&mut self, count: usize) -> impl FnMut(Iova, u32) {
+        let (place, _) = self.free_run();
+        let mut second = second_word(0, place as u16, self.available(self.taken));
+        let mut pairs = self.descriptors.pairs(place, count);
+        move |at, len| {
+            pairs.publish(at.0, second | u64::from(len));
+            second = second.wrapping_add(1 << 32); // the next id
+        }
+    }
+
+    #[inline(always)]
+    fn offered(&mut self, count: u16) {
+        self.taken = self.taken.wrapping_add(count);
     }
 }

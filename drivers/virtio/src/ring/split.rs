@@ -6,7 +6,7 @@ use packetboat::memory::Iova;
 use packetboat::mmio::order_dma_all;
 use packetboat::port::PortError;
 
-use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Used, flags};
+use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Straight, Used, flags};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.6): we poll.
 const NO_INTERRUPT: u16 = 1;
@@ -49,6 +49,8 @@ pub(crate) struct SplitRing<const IN_ORDER: bool> {
     follows: Table<u16>,
     /// Length and flags of each buffer, if all have the same.
     room: u64,
+    /// Each id is its place, in all three parts: see [`Straight`].
+    straight: bool,
 }
 
 /// Length, flags and next of a descriptor.
@@ -80,6 +82,8 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
 
     /// Makes a chain of parts available, each with its flags.
     fn chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32, u16)>) -> u16 {
+        // From here on descriptors and entries are counted apart.
+        self.bend();
         let first = self.take_id();
         let mut id = first;
         for (number, (at, len, own)) in (1..=count).zip(parts) {
@@ -113,8 +117,10 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
         self.batch = None;
         self.taken = 0;
         self.returned = self.size;
+        self.straight = true;
         for id in 0..self.size {
             self.ids.set(usize::from(id), id);
+            self.available.write(usize::from(id), id);
             self.describe(id, Iova(0), self.room);
         }
     }
@@ -147,6 +153,7 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
 impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     const NAME: &'static str = if IN_ORDER { "split in-order" } else { "split" };
     const IN_ORDER: bool = IN_ORDER;
+    const COUNTS: bool = true;
     const SURVIVES_BAD_ID: bool = true;
 
     fn new(
@@ -179,6 +186,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
             taken: 0,
             returned: 0,
             follows: Table::new(count, |_| 0),
+            straight: true,
             room: match room_bytes {
                 0 => 0,
                 len => second_word(len, flags::WRITE, 0),
@@ -245,6 +253,10 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
             self.ids.get(usize::from(self.returned))
         };
         id == u32::from(expected)
+    }
+
+    fn bend(&mut self) {
+        self.straight = false;
     }
 
     #[inline(always)]
@@ -334,5 +346,76 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
 
     fn ring(&self) {
         self.doorbell.ring();
+    }
+}
+
+impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
+    #[inline(always)]
+    fn is_straight(&self) -> bool {
+        self.straight && (!IN_ORDER || self.batch.is_none())
+    }
+
+    #[inline(always)]
+    fn used_run(&self, most: u16) -> impl Iterator<Item = u32> {
+        let place = self.used_place();
+        let mut id = place as u32;
+        self.used.run::<1>(place, most.into()).map_while(move |word| {
+            let expected = word as u32 == id;
+            id += 1;
+            expected.then_some((word >> 32) as u32)
+        })
+    }
+
+    #[inline(always)]
+    fn done_run(&self, most: u16) -> impl Iterator<Item = u32> {
+        let place = self.used_place();
+        let mut left = usize::from(most).min(usize::from(self.size) - place);
+        let mut run = self.used_run(most);
+        std::iter::from_fn(move || {
+            if !IN_ORDER {
+                return run.next();
+            }
+            // The index says how many are done, the order which: the entries say nothing new.
+            left = left.checked_sub(1)?;
+            Some(0)
+        })
+    }
+
+    #[inline(always)]
+    fn used_place(&self) -> usize {
+        usize::from(self.next_used & (self.size - 1))
+    }
+
+    #[inline(always)]
+    fn took(&mut self, count: u16) {
+        self.next_used = self.next_used.wrapping_add(count);
+        self.returned = self.returned.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn free_run(&self) -> (usize, usize) {
+        let place = self.taken & (self.size - 1);
+        (place.into(), self.free().min(self.size - place).into())
+    }
+
+    #[inline(always)]
+    fn room_run(&mut self, count: usize) -> impl FnMut(Iova) {
+        let (place, _) = self.free_run();
+        let mut pairs = self.descriptors.pairs(place, count);
+        // Length and flags, and the entry of the available ring, stand there since the beginning.
+        move |at| pairs.write_first(at.0)
+    }
+
+    #[inline(always)]
+    fn data_run(&mut self, count: usize) -> impl FnMut(Iova, u32) {
+        let (place, _) = self.free_run();
+        let mut pairs = self.descriptors.pairs(place, count);
+        move |at, len| pairs.write(at.0, second_word(len, 0, 0))
+    }
+
+    #[inline(always)]
+    fn offered(&mut self, count: u16) {
+        self.taken = self.taken.wrapping_add(count);
+        self.next_available = self.next_available.wrapping_add(count);
     }
 }
