@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args};
 
 use super::log::LogLevel;
-use crate::bus::{AllowEntry, PciAddress, Selection};
+use crate::bus::{AllowEntry, PciAddress, Selection, Vdev};
 use crate::memory::{Backing, IovaModeRequest, MemoryConfig};
 use crate::sys::idlist;
 use crate::sys::sysroot::SysRoot;
@@ -41,6 +41,11 @@ pub struct Options {
     /// Leave this device alone; may be given several times
     #[arg(short = 'b', long, value_name = "BDF", action = ArgAction::Append)]
     pub block: Vec<PciAddress>,
+
+    /// Make a device that isn't on a bus, such as vhost-user,path=/run/x.sock; may be given several
+    /// times. Without -a, no PCI device is used then
+    #[arg(long, value_name = "KIND[,KEY=VALUE…]", action = ArgAction::Append)]
+    pub vdev: Vec<Vdev>,
 
     /// Look for no PCI devices at all
     #[arg(long, conflicts_with_all = ["allow", "block"])]
@@ -89,6 +94,7 @@ impl Default for Options {
             service_lcores: IdList::default(),
             allow: Vec::new(),
             block: Vec::new(),
+            vdev: Vec::new(),
             no_pci: false,
             memory: None,
             socket_mem: Vec::new(),
@@ -109,6 +115,12 @@ impl Options {
         Selection { allow: self.allow.clone(), block: self.block.clone() }
     }
 
+    /// Whether PCI devices may be used: unless `--no-pci` says no, or only a `--vdev` is given.
+    #[must_use]
+    pub fn looks_for_pci(&self) -> bool {
+        !self.no_pci && (self.vdev.is_empty() || !self.allow.is_empty())
+    }
+
     /// What they say about memory, for an application that needs `needed_bytes` and runs on
     /// `cpus`.
     #[must_use]
@@ -124,7 +136,11 @@ impl Options {
             socket_mib: self.socket_mem.clone(),
             needed_bytes,
             base_virtaddr: self.base_virtaddr,
-            iova_mode: self.iova_mode,
+            iova_mode: match self.iova_mode {
+                // Nobody who does DMA by physical addresses is there.
+                IovaModeRequest::Auto if !self.looks_for_pci() => IovaModeRequest::Va,
+                mode => mode,
+            },
             file_prefix: self.file_prefix.clone(),
             cpus,
             root,
@@ -313,6 +329,7 @@ mod tests {
             (&["-l", "x"][..], "--lcores"),
             (&["-a", "eth0"], "--allow"),
             (&["-b", "1"], "--block"),
+            (&["--vdev", "path=x"], "--vdev"),
             (&["-m", "-1"], "-1"),
             (&["-m", "64", "--socket-mem", "1"], "--socket-mem"),
             (&["--no-huge", "--huge-dir", "/x"], "--huge-dir"),

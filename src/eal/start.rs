@@ -8,7 +8,7 @@ use super::options::Options;
 use super::service::{RunningServices, Services};
 use super::stop::StopFlag;
 use crate::bus::vfio::Container;
-use crate::bus::{Device, SelectedDevice, scan};
+use crate::bus::{Device, SelectedDevice, Vdev, scan};
 use crate::memory::{Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
@@ -41,9 +41,9 @@ impl Plan {
         let (service_lcores, lcores) = lcore::choose(options, &root)?
             .into_iter()
             .partition(|lcore| lcore.role == Role::Service);
-        let devices = match options.no_pci {
-            true => Vec::new(),
-            false => {
+        let devices = match options.looks_for_pci() {
+            false => Vec::new(),
+            true => {
                 let selection = options.selection();
                 let functions = selection.apply(&scan(&root))?.into_iter().map(SelectedDevice::Pci);
                 let sockets = selection.connect()?.into_iter().map(SelectedDevice::VfioUser);
@@ -80,6 +80,12 @@ impl Plan {
     #[must_use]
     pub fn devices(&self) -> &[SelectedDevice] {
         &self.devices
+    }
+
+    /// The devices of `--vdev`, in the order given.
+    #[must_use]
+    pub fn vdevs(&self) -> &[Vdev] {
+        &self.options.vdev
     }
 
     /// Whether `-a` named this device, so that leaving it out would be a surprise.

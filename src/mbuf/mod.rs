@@ -29,6 +29,7 @@ mod lent;
 mod loom_tests;
 mod offload;
 mod owners;
+mod plain;
 mod pool;
 mod prepare;
 mod private;
