@@ -158,6 +158,26 @@ impl Lent {
     }
 }
 
+impl Lent {
+    /// Whether it is one segment, with a buffer of its own that nobody shares.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.header().owners.is_single()
+    }
+
+    /// The device is done with `count` frames that stand side by side: they go back to their pools,
+    /// those of one pool in one go.
+    ///
+    /// # Safety
+    /// `frames` points to `count` frames that the caller gives up.
+    #[inline(always)]
+    pub(crate) unsafe fn free_bulk(frames: *mut Self, count: usize) {
+        // SAFETY: a Lent is its header's address, as an Mbuf is; the rest is the caller's promise.
+        unsafe { Mbuf::free_bulk(frames.cast::<Mbuf>(), count) };
+    }
+}
+
 impl Drop for Lent {
     #[cold]
     fn drop(&mut self) {

@@ -19,6 +19,11 @@ const OWNERS: u32 = SEGMENT - 1;
 const SINGLE: u32 = SEGMENT | 1;
 
 impl Owners {
+    /// The word of one owner and one segment in halves of 16 bits, the same in either byte order.
+    #[cfg(not(loom))]
+    pub(super) const SINGLE_HALVES: [u16; 2] =
+        [OWNERS as u16 & SINGLE as u16, (SINGLE / SEGMENT) as u16];
+
     /// One owner, one segment.
     #[inline(always)]
     pub(super) fn single() -> Self {

@@ -37,6 +37,7 @@ impl MbufPool {
     /// several goes, between which it may run dry.)
     #[inline(always)]
     pub fn lend_bulk(&self, count: usize, mut lend: impl FnMut(LentRoom, Iova)) -> usize {
+        let offset = self.iova_offset();
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(BATCH);
@@ -50,7 +51,7 @@ impl MbufPool {
                 rest.objects = others;
                 // SAFETY: filled by the pool; objects of this pool are headers, this one ours.
                 let room = LentRoom(unsafe { first.assume_init() }.0.cast());
-                let iova = match self.iova_offset() {
+                let iova = match offset {
                     Some(offset) => Iova(room.0.addr().get() as u64 + offset),
                     None => room.iova(),
                 };
@@ -59,6 +60,39 @@ impl MbufPool {
             done += batch;
         }
         done
+    }
+}
+
+impl MbufPool {
+    /// Fills `places` with buffers for a device to receive into, all or none, and hands the address
+    /// of each to `describe`, with one of `descriptors`. Their headers aren't touched.
+    #[inline(always)]
+    pub(crate) fn lend_into<D>(
+        &self,
+        places: &mut [MaybeUninit<LentRoom>],
+        descriptors: impl Iterator<Item = D>,
+        mut describe: impl FnMut(D, Iova),
+    ) -> bool {
+        let pointer = places.as_mut_ptr().cast::<MaybeUninit<Object>>();
+        // SAFETY: both are transparent around a pointer of the same kind, and MaybeUninit of either
+        // has no validity of its own.
+        let objects = unsafe { std::slice::from_raw_parts_mut(pointer, places.len()) };
+        if !self.objects().get_bulk(objects) {
+            return false;
+        }
+        let offset = self.iova_offset();
+        let rooms = places.iter().map(|place| {
+            // SAFETY: filled by the pool: the header of an object of it, and ours alone.
+            unsafe { place.assume_init_ref() }
+        });
+        let each = descriptors.zip(rooms);
+        match offset {
+            Some(offset) => each.for_each(|(descriptor, room)| {
+                describe(descriptor, Iova(room.0.addr().get() as u64 + offset));
+            }),
+            None => each.for_each(|(descriptor, room)| describe(descriptor, room.iova())),
+        }
+        true
     }
 }
 
@@ -115,6 +149,14 @@ impl LentRoom {
         self.header().meta.buf_len.saturating_sub(HEADROOM_BYTES)
     }
 
+    /// Whether so many bytes fit.
+    #[inline(always)]
+    #[must_use]
+    pub fn fits(&self, len_bytes: u32) -> bool {
+        let end = u64::from(len_bytes) + u64::from(HEADROOM_BYTES);
+        end <= u64::from(self.header().meta.buf_len)
+    }
+
     /// The device has put a frame, or a part of one, of `len_bytes` bytes there, and says `info`
     /// of it.
     ///
@@ -123,7 +165,11 @@ impl LentRoom {
     /// an error that holds the frame, empty.
     #[inline(always)]
     pub fn take_back_filled(self, len_bytes: u32, port: u16, info: RxInfo) -> Result<Mbuf, Mbuf> {
-        self.take_back_written(0, 0, len_bytes, port, info)
+        if !self.fits(len_bytes) {
+            return Err(self.take_back_empty(port));
+        }
+        // SAFETY: the data lies inside the buffer, as was just found.
+        Ok(unsafe { self.take_back_as(HEADROOM_BYTES, len_bytes as u16, port, info) })
     }
 
     /// The device has written `len_bytes` bytes, from `prefix` bytes in front of

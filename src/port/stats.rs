@@ -26,6 +26,8 @@ pub enum TxDrop {
     TooManySegments,
     /// It has no data, or more than the device takes.
     BadLength,
+    /// It asks for an offload that the port wasn't configured with, or that makes no sense for it.
+    BadRequest,
 }
 
 /// The counters of one queue, written by its owner once a burst, read by anybody.
@@ -43,6 +45,8 @@ pub struct QueueCounters {
     pub bad_length: Counter,
     /// Frames of an impossible chain.
     pub bad_chain: Counter,
+    /// Frames that asked for what the queue doesn't do.
+    pub bad_request: Counter,
     /// Not 0: the device claimed to have completed more than it was given, and the queue does
     /// nothing more until the port is started again.
     pub broken: Counter,
@@ -64,6 +68,7 @@ impl QueueCounters {
             TxDrop::BadId => self.bad_id.add(1),
             TxDrop::TooManySegments => self.bad_chain.add(1),
             TxDrop::BadLength => self.bad_length.add(1),
+            TxDrop::BadRequest => self.bad_request.add(1),
         }
     }
 
@@ -77,6 +82,7 @@ impl QueueCounters {
             bad_id: self.bad_id.get(),
             bad_length: self.bad_length.get(),
             bad_chain: self.bad_chain.get(),
+            bad_request: self.bad_request.get(),
         }
     }
 }
@@ -96,13 +102,15 @@ pub struct QueueStats {
     pub bad_length: u64,
     /// Dropped: an impossible chain.
     pub bad_chain: u64,
+    /// Dropped: it asked for what the queue doesn't do.
+    pub bad_request: u64,
 }
 
 impl QueueStats {
     /// Frames that the driver dropped, whatever the reason.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.bad_id + self.bad_length + self.bad_chain
+        self.bad_id + self.bad_length + self.bad_chain + self.bad_request
     }
 }
 
@@ -144,5 +152,6 @@ fn total(queues: &[QueueStats]) -> QueueStats {
         bad_id: sum.bad_id + queue.bad_id,
         bad_length: sum.bad_length + queue.bad_length,
         bad_chain: sum.bad_chain + queue.bad_chain,
+        bad_request: sum.bad_request + queue.bad_request,
     })
 }

@@ -22,4 +22,5 @@ pub mod numa;
 pub mod rlimit;
 pub mod sync;
 pub mod sysroot;
+pub mod tap;
 pub mod tsc;

@@ -6,7 +6,7 @@ use packetboat::port::Driver;
 use crate::error::Error;
 
 /// All of them. This list is what binds application and drivers together.
-pub(crate) static DRIVERS: &[&dyn Driver] = &[packetboat_virtio::DRIVER];
+pub(crate) static DRIVERS: &[&dyn Driver] = &[packetboat_ixgbe::DRIVER, packetboat_virtio::DRIVER];
 
 /// The driver for a device with these ids.
 pub(crate) fn for_ids(ids: &PciIds) -> Option<&'static dyn Driver> {
