@@ -10,6 +10,9 @@
 #   08:00.0            e1000e, a device that l2fwd has no driver for
 #
 # and two NUMA nodes, of which only node 0 has CPUs. `main` has an Intel IOMMU, `virtio-iommu` that.
+# `softnic` has other NICs in the same places: softnic.sh.
+
+. "$REPO/scripts/rig/softnic.sh"
 
 QEMU_PID=
 RUN=         # directory with the sockets, short enough for a unix socket's path
@@ -27,13 +30,14 @@ UNKNOWN_BDF=0000:08:00.0
 NETNS=("pbrig$$a" "pbrig$$b")
 TAPS=("pb$$a" "pb$$b")
 
-# machine_start main|virtio-iommu LOGDIR: boot, and wait until the agent answers.
+# machine_start main|virtio-iommu|softnic LOGDIR: boot, and wait until the agent answers.
 machine_start() {
     local kind=$1 n args=()
     MACHINE_LOG=$2
     RUN=$(mktemp -d /tmp/pbrig.XXXXXX)
     mkdir -p "$MACHINE_LOG"
-    taps_create || { machine_stop; return 1; }
+    taps_create "$kind" || { machine_stop; return 1; }
+    [[ $kind != softnic ]] || softnic_start || { machine_stop; return 1; }
     machine_arguments "$kind"
     printf '%q ' "$RIG_QEMU" "${args[@]}" >"$MACHINE_LOG/qemu.command"
     "$RIG_QEMU" "${args[@]}" >"$MACHINE_LOG/qemu.log" 2>&1 </dev/null &
@@ -59,18 +63,22 @@ machine_start() {
 
 # machine_arguments KIND: fills args.
 machine_arguments() {
-    local kind=$1 n tap append
+    local kind=$1 n tap append initrd=$PAYLOAD_INITRD memory=memory-backend-ram share= reboot=-no-reboot
+    if [[ $kind == softnic ]]; then
+        # Its NICs live in another process: memory must be shared. They must outlive a reboot, too.
+        initrd=$LOGS/initrd-softnic memory=memory-backend-memfd share=,share=on reboot=
+    fi
     append='console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests apparmor=0 audit=0'
-    args=(-name packetboat-rig -no-user-config -nodefaults -display none -no-reboot
-        -kernel "$RIG_VMLINUZ" -initrd "$PAYLOAD_INITRD" -m 1024 -smp 3
-        -object 'memory-backend-ram,id=m0,size=768M' -object 'memory-backend-ram,id=m1,size=256M'
+    args=(-name packetboat-rig -no-user-config -nodefaults -display none ${reboot:+"$reboot"}
+        -kernel "$RIG_VMLINUZ" -initrd "$initrd" -m 1024 -smp 3
+        -object "$memory,id=m0,size=768M$share" -object "$memory,id=m1,size=256M$share"
         -numa 'node,nodeid=0,memdev=m0,cpus=0-2' -numa 'node,nodeid=1,memdev=m1')
     case $RIG_ACCEL in
         kvm) args+=(-accel kvm -cpu host -machine 'q35,kernel-irqchip=split') ;;
         *) args+=(-accel 'tcg,thread=multi' -cpu max -machine q35) ;;
     esac
     case $kind in
-        main)
+        main | softnic)
             args+=(-device 'intel-iommu,intremap=on,caching-mode=on')
             append+=' intel_iommu=on iommu.passthrough=0'
             ;;
@@ -83,7 +91,18 @@ machine_arguments() {
     for n in {0..7}; do
         args+=(-device "pcie-root-port,id=rp$n,chassis=$((n + 1)),slot=$((n + 1))")
     done
-    local nic='disable-legacy=on,iommu_platform=on'
+    if [[ $kind == softnic ]]; then softnic_arguments; else virtio_arguments; fi
+    args+=(-serial "file:$MACHINE_LOG/console.log"
+        -device virtio-serial-pci
+        -chardev "socket,id=agent,path=$RUN/agent,server=on,wait=off"
+        -device 'virtserialport,chardev=agent,name=packetboat.agent'
+        -chardev "file,id=screen,path=$RUN/screen" -device 'virtconsole,chardev=screen'
+        -qmp "unix:$RUN/qmp,server=on,wait=off")
+}
+
+# virtio_arguments: adds the NICs of `main` and `virtio-iommu` to args.
+virtio_arguments() {
+    local n tap nic='disable-legacy=on,iommu_platform=on'
     for n in 0 1 2 3; do
         args+=(-netdev "stream,id=n$n,server=on,addr.type=unix,addr.path=$RUN/n$n"
             -device "virtio-net-pci,id=nic$n,bus=rp$n,netdev=n$n,mac=$(nic_mac $n),$nic")
@@ -97,13 +116,7 @@ machine_arguments() {
         args+=(-netdev "hubport,id=g$n,hubid=$n"
             -device "virtio-net-pci,id=group$n,bus=rp6,addr=0.$n,multifunction=on,netdev=g$n,mac=52:54:00:12:01:0$n,$nic")
     done
-    args+=(-netdev 'hubport,id=e0,hubid=2' -device 'e1000e,id=intel,bus=rp7,netdev=e0,mac=52:54:00:12:01:02'
-        -serial "file:$MACHINE_LOG/console.log"
-        -device virtio-serial-pci
-        -chardev "socket,id=agent,path=$RUN/agent,server=on,wait=off"
-        -device 'virtserialport,chardev=agent,name=packetboat.agent'
-        -chardev "file,id=screen,path=$RUN/screen" -device 'virtconsole,chardev=screen'
-        -qmp "unix:$RUN/qmp,server=on,wait=off")
+    args+=(-netdev 'hubport,id=e0,hubid=2' -device 'e1000e,id=intel,bus=rp7,netdev=e0,mac=52:54:00:12:01:02')
 }
 
 # machine_stop: switch the guest off, and undo what machine_start made on the host.
@@ -119,6 +132,7 @@ machine_stop() {
         wait "$QEMU_PID" 2>/dev/null
         QEMU_PID=
     fi
+    softnic_stop
     taps_delete
     [[ -z $RUN ]] || rm -rf "$RUN"
     RUN=
@@ -137,12 +151,13 @@ qmp() { "$WIRE" qmp --socket "$RUN/qmp" "$@"; }
 
 # The taps stand for themselves until QEMU holds them, then each goes into its namespace, where the
 # address of its interface is the one that l2fwd writes into frames for that port (MAC updating).
-taps_create() {
+# softnic's are of one queue, and made by itself.
+taps_create() { # KIND
     local n
     taps_delete
     [[ -e /dev/net/tun ]] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
     for n in 0 1; do
-        if ! ip tuntap add dev "${TAPS[n]}" mode tap multi_queue || ! ip netns add "${NETNS[n]}"; then
+        if { [[ $1 != softnic ]] && ! ip tuntap add dev "${TAPS[n]}" mode tap multi_queue; } || ! ip netns add "${NETNS[n]}"; then
             warn "wanted a tap and a namespace, found that ip can't make them (its message stands above). Run: modprobe tun; in a container: --privileged --device /dev/net/tun"
             return 1
         fi

@@ -2,7 +2,8 @@
 # Runs l2fwd in a QEMU guest, with real frames from outside, and checks what becomes of them.
 #
 #   scripts/rig/run.sh SCENARIO…   run these
-#   scripts/rig/run.sh all         run all, the machine booted once per kind
+#   scripts/rig/run.sh all         run all of l2fwd's, the machine booted once per kind
+#   scripts/rig/run.sh softnic     run all of softnic's
 #   scripts/rig/run.sh --list      name them
 #   scripts/rig/run.sh --shell [MACHINE]  boot and take commands for the guest line by line
 #
@@ -16,16 +17,19 @@ set -uo pipefail
 
 SCENARIOS=$REPO/scripts/rig/scenarios
 # In this order: what is most telling first, what changes the machine last, one kind after the other.
-ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup bad-input
+ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup grow bad-input
     device-gone virtio-iommu)
+# Others' drivers on softnic; `softnic` for short.
+SOFTNIC_ORDER=(softnic-linux softnic-dpdk)
 
 main() {
     local names=()
     case ${1-} in
-        --list) printf '%s\n' "${ORDER[@]}" && exit ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
+        --list) printf '%s\n' "${ORDER[@]}" "${SOFTNIC_ORDER[@]}" && exit ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
         '') die "wanted a scenario, found none. Run: scripts/rig/run.sh --list" ;;
         all) names=("${ORDER[@]}") ;;
+        softnic) names=("${SOFTNIC_ORDER[@]}") ;;
         --shell) ;;
         *) names=("$@") ;;
     esac

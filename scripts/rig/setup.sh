@@ -19,12 +19,16 @@ GUEST_SUITE=trixie
 GUEST_PACKAGES=(linux-image-amd64 busybox-static)
 # What the guest loads; what these depend on is added.
 GUEST_MODULES=(virtio_pci virtio_net virtio_console virtio-iommu vfio vfio_iommu_type1 vfio-pci
-    e1000e igb ixgbe)
+    e1000e igb ixgbe 8021q)
+# What judges softnic beside the kernel: DPDK's test program with its ixgbe driver.
+DPDK_PACKAGES=(dpdk-dev)
+DPDK_DRIVERS=(bus_pci bus_vdev mempool_ring net_ixgbe)
 
 RIG_CACHE=$CACHE/rig
 HERE=$REPO/scripts/rig
 QEMU_TREE=$RIG_CACHE/qemu-${QEMU_VERSION//[:~+]/_}
 GUEST_DIR=$RIG_CACHE/guest-$(printf '%s\n' "$GUEST_SUITE" "${GUEST_PACKAGES[@]}" "${GUEST_MODULES[@]}" | sha256sum | cut -c1-12)
+DPDK_DIR=$RIG_CACHE/dpdk-$(printf '%s\n' "$GUEST_SUITE" "${DPDK_PACKAGES[@]}" "${DPDK_DRIVERS[@]}" | sha256sum | cut -c1-12)
 INITRAMFS=$GUEST_DIR/initramfs-$(cat "$HERE"/guest/* | sha256sum | cut -c1-12).cpio.gz
 
 main() {
@@ -39,6 +43,7 @@ main() {
     [[ -e $QEMU_TREE/done ]] || fetch_qemu
     [[ -e $GUEST_DIR/done ]] || fetch_guest
     [[ -e $INITRAMFS ]] || build_initramfs
+    [[ -e $DPDK_DIR/done ]] || fetch_dpdk
     write_wrapper
     say "rig: $("$RIG_CACHE/qemu" --version | head -1), guest $(<"$GUEST_DIR/done"), in $RIG_CACHE"
 }
@@ -85,6 +90,34 @@ fetch_guest() {
     printf 'Linux %s\n' "$kernel" >"$GUEST_DIR/done"
 }
 
+# fetch_dpdk: testpmd, the drivers of DPDK_DRIVERS and the libraries of all, as a folder /dpdk for the
+# guest. It runs through its own loader, beside whatever else is there.
+fetch_dpdk() {
+    need_tools
+    local tree=$RIG_CACHE/dpdk.new root=$DPDK_DIR/root/dpdk file drivers=() driver lib
+    extract "$GUEST_SUITE" "$tree" "$(IFS=,; printf '%s' "${DPDK_PACKAGES[*]}")" ||
+        die "wanted the packages ${DPDK_PACKAGES[*]} of Debian $GUEST_SUITE, found that they can't be fetched (see above). Check the mirror in /etc/apt and run: scripts/rig/setup.sh"
+    lib=$tree/usr/lib/x86_64-linux-gnu
+    rm -rf "$DPDK_DIR"
+    mkdir -p "$root/drivers"
+    for driver in "${DPDK_DRIVERS[@]}"; do
+        file=$(find "$lib/dpdk" -name "librte_$driver.so.*.*" | head -1)
+        [[ -n $file ]] || die "wanted DPDK's driver $driver in ${DPDK_PACKAGES[*]}, found none. See: find $lib/dpdk"
+        drivers+=("$file")
+    done
+    install -m 755 "$tree/usr/bin/dpdk-testpmd" "$root/testpmd"
+    for file in $("$lib/ld-linux-x86-64.so.2" --inhibit-cache --library-path "$lib" --list "$root/testpmd" &&
+        for driver in "${drivers[@]}"; do
+            "$lib/ld-linux-x86-64.so.2" --inhibit-cache --library-path "$lib" --list "$driver"
+        done); do
+        [[ $file != "$lib"/* ]] || install -m 755 "$(realpath "$file")" "$root/${file##*/}"
+    done
+    for file in "${drivers[@]}"; do install -m 755 "$file" "$root/drivers"; done
+    install -m 755 "$lib/ld-linux-x86-64.so.2" "$lib/libgcc_s.so.1" "$root"
+    rm -rf "$tree"
+    touch "$DPDK_DIR/done"
+}
+
 # build_initramfs: busybox, the modules, and the two scripts of guest/.
 build_initramfs() {
     need_tools
@@ -114,7 +147,7 @@ QEMU_MODULE_DIR='$lib/qemu' exec '$lib/ld-linux-x86-64.so.2' --inhibit-cache \\
 WRAPPER
     chmod 755 "$RIG_CACHE/qemu.new"
     mv "$RIG_CACHE/qemu.new" "$RIG_CACHE/qemu"
-    printf 'RIG_QEMU=%q\nRIG_VMLINUZ=%q\nRIG_INITRAMFS=%q\n' "$RIG_CACHE/qemu" "$GUEST_DIR/vmlinuz" "$INITRAMFS" >"$RIG_CACHE/env.new"
+    printf 'RIG_QEMU=%q\nRIG_VMLINUZ=%q\nRIG_INITRAMFS=%q\nRIG_DPDK=%q\n' "$RIG_CACHE/qemu" "$GUEST_DIR/vmlinuz" "$INITRAMFS" "$DPDK_DIR/root" >"$RIG_CACHE/env.new"
     mv "$RIG_CACHE/env.new" "$RIG_CACHE/env"
 }
 

@@ -197,11 +197,11 @@ impl Array<u64> {
     /// Each is loaded when it is asked for: later reads of DMA memory see what the device wrote
     /// before it wrote it.
     #[inline(always)]
-    pub fn run<const STEP: usize>(&self, first: usize, count: usize) -> Run<'_, STEP> {
+    pub fn run<const STEP: usize>(&self, first: usize, count: usize) -> Words<'_, STEP> {
         let there = self.count().saturating_sub(first).div_ceil(STEP);
         // SAFETY: the masked word lies inside the array.
         let at = unsafe { self.base.add(first & self.mask) };
-        Run { at, left: count.min(there), array: PhantomData }
+        Words { at, left: count.min(there), array: PhantomData }
     }
 }
 
@@ -264,13 +264,13 @@ impl Pairs<'_> {
 
 /// Words to be read.
 #[derive(Debug)]
-pub struct Run<'a, const STEP: usize> {
+pub struct Words<'a, const STEP: usize> {
     at: NonNull<u64>,
     left: usize,
     array: PhantomData<&'a Array<u64>>,
 }
 
-impl<const STEP: usize> Run<'_, STEP> {
+impl<const STEP: usize> Words<'_, STEP> {
     /// How many are left.
     #[inline(always)]
     #[must_use]
@@ -279,7 +279,7 @@ impl<const STEP: usize> Run<'_, STEP> {
     }
 }
 
-impl<const STEP: usize> Iterator for Run<'_, STEP> {
+impl<const STEP: usize> Iterator for Words<'_, STEP> {
     type Item = u64;
 
     #[inline(always)]
@@ -294,6 +294,115 @@ impl<const STEP: usize> Iterator for Run<'_, STEP> {
         self.at = NonNull::new(self.at.as_ptr().wrapping_add(STEP)).unwrap_or(self.at);
         self.left -= 1;
         Some(value)
+    }
+}
+
+/// An array for the length of a batch: a copy of its place and length, which the compiler can keep
+/// in registers while entries are written.
+#[derive(Debug)]
+pub struct Batch<'a, T> {
+    base: NonNull<T>,
+    mask: usize,
+    array: PhantomData<&'a mut Array<T>>,
+}
+
+impl<T: Entry> Array<T> {
+    /// The array, for a batch of reads and writes.
+    #[inline(always)]
+    pub fn batch(&mut self) -> Batch<'_, T> {
+        Batch { base: self.base, mask: self.mask, array: PhantomData }
+    }
+}
+
+impl<T: Entry> Batch<'_, T> {
+    /// As [`Array::read`].
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self, index: usize) -> T {
+        // SAFETY: the masked index lies inside the array, which is borrowed; any bits make a T.
+        unsafe { self.base.add(index & self.mask).read_volatile() }
+    }
+
+    /// As [`Array::write`].
+    #[inline(always)]
+    pub fn write(&mut self, index: usize, value: T) {
+        // SAFETY: the masked index lies inside the array, which is borrowed for writing.
+        unsafe { self.base.add(index & self.mask).write_volatile(value) };
+    }
+}
+
+impl Batch<'_, [u64; 2]> {
+    /// `len` descriptors side by side, from `start` on; none if they would cross the array's end.
+    #[inline(always)]
+    pub(super) fn run(&mut self, start: usize, len: usize) -> Option<Run<'_>> {
+        let fits = start <= self.mask && len <= self.mask + 1 - start;
+        // SAFETY: inside the array, which is borrowed for writing.
+        fits.then(|| Run { first: unsafe { self.base.add(start) }, len, batch: PhantomData })
+    }
+
+    /// Word 0 or 1 of descriptor `index`.
+    #[inline(always)]
+    #[must_use]
+    pub fn read_part(&self, index: usize, part: usize) -> u64 {
+        // SAFETY: the masked index lies inside the array, and the masked part inside the entry.
+        unsafe {
+            let entry = self.base.add(index & self.mask).cast::<u64>();
+            entry.add(part & 1).read_volatile()
+        }
+    }
+}
+
+/// Descriptors side by side.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    first: NonNull<[u64; 2]>,
+    len: usize,
+    batch: PhantomData<&'a mut [u64; 2]>,
+}
+
+impl<'a> Run<'a> {
+    /// Each of them, in order.
+    #[inline(always)]
+    pub(super) fn iter(self) -> impl Iterator<Item = Descriptor<'a>> {
+        (0..self.len).map(move |at| {
+            // SAFETY: `at` is below the run's length.
+            Descriptor { words: unsafe { self.first.add(at) }.cast(), run: PhantomData }
+        })
+    }
+}
+
+/// One descriptor of two words.
+#[derive(Debug)]
+pub struct Descriptor<'a> {
+    words: NonNull<u64>,
+    run: PhantomData<&'a mut u64>,
+}
+
+impl Descriptor<'_> {
+    /// The lower word.
+    #[inline(always)]
+    #[must_use]
+    pub fn lower(&self) -> u64 {
+        // SAFETY: inside an array that is borrowed; any bits are a word.
+        unsafe { self.words.read_volatile() }
+    }
+
+    /// The upper word.
+    #[inline(always)]
+    #[must_use]
+    pub fn upper(&self) -> u64 {
+        // SAFETY: as above, a descriptor has two words.
+        unsafe { self.words.add(1).read_volatile() }
+    }
+
+    /// Both words.
+    #[inline(always)]
+    pub fn write(&mut self, [lower, upper]: [u64; 2]) {
+        // SAFETY: as above, and the array is borrowed for writing.
+        unsafe {
+            self.words.write_volatile(lower);
+            self.words.add(1).write_volatile(upper);
+        }
     }
 }
 

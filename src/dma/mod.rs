@@ -6,7 +6,13 @@
 //! same array, and nothing else. What an entry says is the driver's to check.
 
 mod array;
+mod fifo;
+mod rings;
 mod slots;
 
-pub use array::{Area, Array, Cell, DmaError, Entry, Pairs, Run, Word};
+pub use array::{
+    Area, Array, Batch, Cell, Descriptor, DmaError, Entry, Pairs, Word, Words,
+};
+pub use fifo::Fifo;
+pub use rings::{Moved, ReceiveRing, SendRing};
 pub use slots::{Slots, Table};

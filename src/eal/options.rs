@@ -27,6 +27,11 @@ pub struct Options {
     #[arg(long, value_name = "LCORE")]
     pub main_lcore: Option<u32>,
 
+    /// Those of the lcores that run services (background work that the application has
+    /// registered) and nothing else, as in 2,3 [default: none]
+    #[arg(short = 'S', long, value_name = "LIST", default_value_t, hide_default_value = true)]
+    pub service_lcores: IdList,
+
     /// Use this device, and no other than those allowed: a PCI address, or vfio-user:PATH for a
     /// device in software behind that socket; may be given several times [default: every network
     /// device bound to vfio-pci]
@@ -86,6 +91,7 @@ impl Default for Options {
         Self {
             lcores: None,
             main_lcore: None,
+            service_lcores: IdList::default(),
             allow: Vec::new(),
             block: Vec::new(),
             vdev: Vec::new(),
@@ -140,6 +146,25 @@ impl Options {
             root,
             ..MemoryConfig::default()
         }
+    }
+}
+
+/// The value of `-S`: lcores, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IdList(pub Vec<u32>);
+
+impl FromStr for IdList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |part: &str| format!("wanted lcores such as 2 or 1-3, found {part:?}");
+        idlist::parse(text).map(Self).map_err(|error| wrong(&error.part))
+    }
+}
+
+impl fmt::Display for IdList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&idlist::format(&self.0))
     }
 }
 

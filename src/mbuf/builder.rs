@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use super::chain::MAX_SEGMENTS;
 use super::frame::{Mbuf, MbufError};
 use super::header::Header;
+use super::pool::MbufPool;
 
 /// A frame that comes in several parts: it remembers where the last one ends, so that adding one
 /// takes the same time however many there are. A receive queue keeps one for a frame whose
@@ -71,7 +72,7 @@ impl ChainBuilder {
     #[inline]
     pub fn push(&mut self, mbuf: Mbuf) -> Result<(), (MbufError, Mbuf)> {
         let segments = self.segments + mbuf.segment_count();
-        let total = self.len_bytes.checked_add(mbuf.header().packet_len);
+        let total = self.len_bytes.checked_add(mbuf.meta().packet_len);
         let Some(total) = total.filter(|_| segments <= MAX_SEGMENTS) else {
             let len_bytes = self.len_bytes() + mbuf.len_bytes();
             return Err((MbufError::ChainTooLong { segments, len_bytes }, mbuf));
@@ -85,8 +86,8 @@ impl ChainBuilder {
             Some((_, end)) => {
                 // SAFETY: both are segments that this owns; only a first segment counts.
                 unsafe {
-                    (*end.as_ptr()).next = first.as_ptr();
-                    (*first.as_ptr()).segments = 1;
+                    (*end.as_ptr()).meta.next = first.as_ptr();
+                    (*first.as_ptr()).owners.set_segments(1);
                 }
                 *end = last;
             }
@@ -95,14 +96,33 @@ impl ChainBuilder {
         Ok(())
     }
 
+    /// Adds a copy of `data` in mbufs of `pool`: one, or as many as it takes.
+    pub(super) fn push_copy_of(&mut self, data: &[u8], pool: &MbufPool) -> Result<(), MbufError> {
+        let room = usize::from(pool.room_len_bytes());
+        let mut rest = data;
+        loop {
+            let (part, others) = rest.split_at(rest.len().min(room));
+            let mut mbuf = pool.alloc().ok_or_else(|| MbufError::PoolEmpty {
+                wanted: self.segments + rest.len().div_ceil(room).max(1),
+                available: self.segments + pool.objects().available(),
+            })?;
+            mbuf.append(part.len())?.copy_from_slice(part);
+            self.push(mbuf).map_err(|(error, _)| error)?;
+            rest = others;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     /// The frame, if anything was added; the builder is empty again.
     #[inline]
     pub fn finish(&mut self) -> Option<Mbuf> {
         let (first, _) = self.ends.take()?;
         // SAFETY: the chain is this builder's, and given up here; at most MAX_SEGMENTS, which fit.
         unsafe {
-            (*first.as_ptr()).segments = self.segments as u16;
-            (*first.as_ptr()).packet_len = self.len_bytes;
+            (*first.as_ptr()).owners.set_segments(self.segments as u16);
+            (*first.as_ptr()).meta.packet_len = self.len_bytes;
         }
         (self.segments, self.len_bytes) = (0, 0);
         Some(Mbuf::from_header(first))

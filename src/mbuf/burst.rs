@@ -70,60 +70,6 @@ impl Burst {
         }
     }
 
-    /// Adds what `next` gives, until it gives no more or there is no room; returns how many.
-    #[inline(always)]
-    pub fn fill(&mut self, mut next: impl FnMut() -> Option<Mbuf>) -> usize {
-        let mut count = 0;
-        for slot in self.items.get_mut(self.end..self.limit).unwrap_or_default() {
-            let Some(mbuf) = next() else { break };
-            slot.write(mbuf);
-            count += 1;
-        }
-        // Not before: should `next` panic, what it gave until then is lost, not given twice.
-        self.end += count;
-        count
-    }
-
-    /// Hands the frames to `take`, up to `most` of them from the front on, until it returns one:
-    /// that one and those behind it stay. Returns how many were taken.
-    #[inline(always)]
-    pub fn give(&mut self, most: usize, mut take: impl FnMut(Mbuf) -> Result<(), Mbuf>) -> usize {
-        struct Given<'a> {
-            burst: &'a mut Burst,
-            at: usize,
-        }
-        // Also if `take` panics: a frame that it was handed isn't the burst's any more.
-        impl Drop for Given<'_> {
-            #[inline(always)]
-            fn drop(&mut self) {
-                self.burst.start = self.at;
-                if self.burst.start == self.burst.end {
-                    self.burst.start = 0;
-                    self.burst.end = 0;
-                }
-            }
-        }
-        let first = self.start;
-        let end = first + self.len().min(most);
-        let mut given = Given { at: first, burst: self };
-        while given.at < end {
-            // SAFETY: `at < end`, and slots up to there are filled; moving `at` on gives this one
-            // up.
-            let mbuf = unsafe {
-                let slot = given.burst.items.get_unchecked(given.at);
-                slot.assume_init_read()
-            };
-            given.at += 1;
-            if let Err(mbuf) = take(mbuf) {
-                given.at -= 1;
-                // SAFETY: the slot that it was taken from.
-                unsafe { given.burst.items.get_unchecked_mut(given.at).write(mbuf) };
-                break;
-            }
-        }
-        given.at - first
-    }
-
     /// Takes the frame at the front.
     #[inline(always)]
     pub fn pop_front(&mut self) -> Option<Mbuf> {
@@ -181,6 +127,58 @@ impl Burst {
         .iter_mut()
     }
 
+    /// Adds up to `count` frames (as many as there is room for) that `next` gives, until it gives
+    /// none; returns how many.
+    #[inline(always)]
+    pub fn fill(&mut self, count: usize, mut next: impl FnMut() -> Option<Mbuf>) -> usize {
+        let count = count.min(self.room());
+        let before = self.end;
+        let items = self.items.as_mut_ptr();
+        // The end is kept in a register, and written even if `next` unwinds.
+        let mut filled = Moving { at: before, place: &mut self.end };
+        while filled.at - before < count {
+            let Some(mbuf) = next() else { break };
+            // SAFETY: `at < before + room`, which is at most MAX_BURST; nothing stands there.
+            unsafe { items.add(filled.at).write(MaybeUninit::new(mbuf)) };
+            filled.at += 1;
+        }
+        filled.at - before
+    }
+
+    /// Gives frames from the front to `take`, at most `count` and as long as it takes them; one
+    /// that it gives back stays in front. Returns how many it took.
+    #[inline(always)]
+    pub fn take_front(
+        &mut self,
+        count: usize,
+        mut take: impl FnMut(Mbuf) -> Result<(), Mbuf>,
+    ) -> usize {
+        let count = count.min(self.len());
+        let before = self.start;
+        let items = self.items.as_mut_ptr();
+        // The start is kept in a register, and written even if `take` unwinds.
+        let mut taken = Moving { at: before, place: &mut self.start };
+        while taken.at - before < count {
+            let item = taken.at;
+            // SAFETY: `item < end`, so the slot is filled; moving on gives it up.
+            let mbuf = unsafe { items.add(item).read().assume_init() };
+            taken.at = item + 1;
+            if let Err(mbuf) = take(mbuf) {
+                // SAFETY: the slot it was taken from.
+                unsafe { items.add(item).write(MaybeUninit::new(mbuf)) };
+                taken.at = item;
+                break;
+            }
+        }
+        let count = taken.at - before;
+        drop(taken);
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        count
+    }
+
     /// Moves as many frames as fit from the front of `other` to the end of this one.
     pub fn append(&mut self, other: &mut Self) {
         let count = self.room().min(other.len());
@@ -216,7 +214,7 @@ impl Burst {
 
     /// The `count` slots behind the end, to be filled; `None` if there isn't that much room.
     #[inline(always)]
-    pub(super) fn spare(&mut self, count: usize) -> Option<&mut [MaybeUninit<Mbuf>]> {
+    pub(crate) fn spare(&mut self, count: usize) -> Option<&mut [MaybeUninit<Mbuf>]> {
         if count > self.room() {
             return None;
         }
@@ -228,9 +226,38 @@ impl Burst {
     /// # Safety
     /// `count` slots from [`Self::spare`] were filled.
     #[inline(always)]
-    pub(super) unsafe fn grow(&mut self, count: usize) {
+    pub(crate) unsafe fn grow(&mut self, count: usize) {
         debug_assert!(count <= self.room());
         self.end += count;
+    }
+}
+
+/// A count that is written back when this is dropped.
+struct Moving<'a> {
+    at: usize,
+    place: &'a mut usize,
+}
+
+impl Drop for Moving<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.place = self.at;
+    }
+}
+
+impl Burst {
+    /// Gives up the first `count` frames.
+    ///
+    /// # Safety
+    /// There are that many, and somebody else has taken them over.
+    #[inline(always)]
+    pub(crate) unsafe fn give_up(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += count;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 #![expect(unsafe_code, reason = "reads and writes the header and buffer that an Mbuf owns")]
 
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::header::{HEADROOM_BYTES, Header};
+use super::header::{HEADROOM_BYTES, Header, Meta, Place};
+use super::offload::RxInfo;
+use super::share::is_writable;
 use crate::mempool::Object;
 
 /// What an mbuf can't do.
@@ -29,6 +29,30 @@ pub enum MbufError {
         wanted: usize,
         /// Bytes there are.
         room: usize,
+    },
+    /// The data is shared with other frames, so nobody may change it.
+    #[error("the data is shared with other frames; make_writable gives the frame its own copy")]
+    Shared,
+    /// A buffer has as many owners as can be counted.
+    #[error("a buffer can't have more than {} owners", u16::MAX)]
+    TooManyOwners,
+    /// A pool that should have given mbufs for this hasn't as many.
+    #[error("{wanted} mbufs are needed, and the pool has {available}")]
+    PoolEmpty {
+        /// Mbufs that it takes.
+        wanted: usize,
+        /// Mbufs there are.
+        available: usize,
+    },
+    /// A range that isn't inside the frame, or the memory.
+    #[error("{len} bytes from {offset} on are asked for, and there are {len_bytes}")]
+    Range {
+        /// Where it begins.
+        offset: usize,
+        /// How long it is.
+        len: usize,
+        /// Bytes there are.
+        len_bytes: usize,
     },
     /// More bytes to be cut off than the segment holds.
     #[error("{wanted} bytes can't be cut off: the segment holds {len}")]
@@ -67,18 +91,9 @@ impl Mbuf {
     /// The object is the header of an mbuf pool's object, and the caller's alone.
     #[inline(always)]
     pub(super) unsafe fn from_pool(object: Object) -> Self {
-        let mut header = object.0.cast::<Header>();
-        // SAFETY: the caller's promise. `refcnt`, `segments` and `next` have their values in the
-        // pool; the rest of the RX line is reset.
-        unsafe {
-            let header = header.as_mut();
-            header.data_off = HEADROOM_BYTES;
-            header.port = u16::MAX;
-            header.flags = 0;
-            header.packet_type = 0;
-            header.packet_len = 0;
-            header.data_len = 0;
-        }
+        let header = object.0.cast::<Header>();
+        // SAFETY: the caller's promise. What else an mbuf needs is as it was in the pool.
+        unsafe { Header::receive(header.as_ptr(), HEADROOM_BYTES, 0, u16::MAX, RxInfo::NONE) };
         Self(header)
     }
 
@@ -96,29 +111,46 @@ impl Mbuf {
     }
 
     #[inline(always)]
+    pub(super) fn as_header(&self) -> NonNull<Header> {
+        self.0
+    }
+
+    #[inline(always)]
     pub(super) fn header(&self) -> &Header {
-        // SAFETY: an Mbuf's header is valid and its own for as long as it lives.
+        // SAFETY: an Mbuf's header is valid and its own for as long as it lives; what others may
+        // change of it meanwhile is atomic.
         unsafe { self.0.as_ref() }
     }
 
     #[inline(always)]
-    pub(super) fn header_mut(&mut self) -> &mut Header {
-        // SAFETY: as above, and `&mut self` makes it the only reference.
-        unsafe { self.0.as_mut() }
+    pub(super) fn meta(&self) -> &Meta {
+        &self.header().meta
+    }
+
+    #[inline(always)]
+    pub(super) fn meta_mut(&mut self) -> &mut Meta {
+        // SAFETY: as above, and `&mut self` makes it the only reference to this part, which other
+        // owners of the buffer don't look at.
+        unsafe { &mut (*self.0.as_ptr()).meta }
+    }
+
+    #[inline(always)]
+    pub(super) fn place_mut(&mut self) -> &mut Place {
+        // SAFETY: as for `meta_mut`.
+        unsafe { &mut (*self.0.as_ptr()).place }
     }
 
     /// Whether it is one segment, whose data is its own and nobody else's.
     #[inline(always)]
     pub(super) fn is_single(&self) -> bool {
-        let header = self.header();
-        header.segments == 1 && header.refcnt.load(Ordering::Acquire) == 1
+        self.header().owners.is_single()
     }
 
     /// Bytes of data in the whole chain.
     #[inline(always)]
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.header().packet_len as usize
+        self.meta().packet_len as usize
     }
 
     /// The first segment's data: all of it, unless the frame is a chain.
@@ -130,23 +162,29 @@ impl Mbuf {
         unsafe { segment_data(self.0.as_ptr()) }
     }
 
-    /// The first segment's data, to be changed.
+    /// The first segment's data, to be changed; `None` if others share it.
     #[inline(always)]
-    pub fn data_mut(&mut self) -> &mut [u8] {
-        let header = self.header();
-        let (start, len) = (usize::from(header.data_off), usize::from(header.data_len));
-        // SAFETY: as for `data`, and `&mut self` makes it the only reference.
-        unsafe { std::slice::from_raw_parts_mut(header.buf.add(start), len) }
+    pub fn data_mut(&mut self) -> Option<&mut [u8]> {
+        // SAFETY: the header is this frame's; as for `data`, and there is nobody else who has the
+        // buffer, and `&mut self` makes the slice the only way to it.
+        unsafe {
+            is_writable(self.0.as_ptr()).then(|| {
+                let header = self.header();
+                let start = usize::from(header.place.data_off);
+                let len = usize::from(header.meta.data_len);
+                std::slice::from_raw_parts_mut(header.place.buf.add(start), len)
+            })
+        }
     }
 
     /// The headers at the front of the data, to be changed in place: `None` if the first segment
-    /// is shorter than they are.
+    /// is shorter than they are, or others share it.
     #[inline(always)]
     pub fn view_mut<T>(&mut self) -> Option<&mut T>
     where
         T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
     {
-        T::mut_from_prefix(self.data_mut()).ok().map(|(view, _)| view)
+        T::mut_from_prefix(self.data_mut()?).ok().map(|(view, _)| view)
     }
 
     /// The headers at the front of the data.
@@ -165,10 +203,10 @@ impl Mbuf {
     #[must_use]
     pub fn prefix(&self, count: u16) -> Option<&[u8]> {
         let header = self.header();
-        let start = header.data_off.checked_sub(count)?;
+        let start = header.place.data_off.checked_sub(count)?;
         // SAFETY: inside the headroom, which is part of the buffer; initialised as `data` is.
         Some(unsafe {
-            std::slice::from_raw_parts(header.buf.add(usize::from(start)), usize::from(count))
+            std::slice::from_raw_parts(header.place.buf.add(usize::from(start)), usize::from(count))
         })
     }
 
@@ -176,182 +214,130 @@ impl Mbuf {
     #[inline(always)]
     #[must_use]
     pub fn headroom_bytes(&self) -> usize {
-        usize::from(self.header().data_off)
+        usize::from(self.header().place.data_off)
     }
 
     /// Free bytes behind the data of the last segment.
     #[must_use]
     pub fn tailroom_bytes(&self) -> usize {
         // SAFETY: the last segment is this frame's.
-        let last = unsafe { &*self.last() };
-        usize::from(last.buf_len) - usize::from(last.data_off) - usize::from(last.data_len)
+        unsafe { tailroom(self.last()) }
     }
 
     /// The port it was received on; `u16::MAX` if on none.
     #[inline(always)]
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.header().port
+        self.header().place.port
     }
 
     /// Notes the port it was received on.
     #[inline(always)]
     pub fn set_port(&mut self, port: u16) {
-        self.header_mut().port = port;
+        self.place_mut().port = port;
     }
 
     /// Makes room for `count` bytes in front and returns them; what they hold is undefined, not
     /// uninitialised.
     ///
     /// # Errors
-    /// If the headroom has fewer.
+    /// If the headroom has fewer, or others share the buffer.
     pub fn prepend(&mut self, count: usize) -> Result<&mut [u8], MbufError> {
         let room = self.headroom_bytes();
         let len = u16::try_from(count)
             .ok()
             .filter(|_| count <= room)
             .ok_or(MbufError::Headroom { wanted: count, room })?;
-        let header = self.header_mut();
-        let total = header
+        let total = self
+            .meta()
             .packet_len
             .checked_add(u32::from(len))
             .ok_or(MbufError::Headroom { wanted: count, room })?;
-        header.data_off -= len;
-        header.data_len += len;
-        header.packet_len = total;
-        self.data_mut().get_mut(..count).ok_or(MbufError::Headroom { wanted: count, room })
+        // SAFETY: the header is this frame's.
+        if !unsafe { is_writable(self.0.as_ptr()) } {
+            return Err(MbufError::Shared);
+        }
+        self.place_mut().data_off -= len;
+        let meta = self.meta_mut();
+        meta.data_len += len;
+        meta.packet_len = total;
+        // SAFETY: `data_off >= 0` still holds, so this is inside the buffer, which nobody else has.
+        unsafe {
+            let place = &self.header().place;
+            let start = place.buf.add(usize::from(place.data_off));
+            Ok(std::slice::from_raw_parts_mut(start, count))
+        }
     }
 
     /// Makes room for `count` bytes behind the last segment's data and returns them; what they
     /// hold is undefined, not uninitialised.
     ///
     /// # Errors
-    /// If the tailroom has fewer.
+    /// If the tailroom has fewer, or others share the last buffer.
     pub fn append(&mut self, count: usize) -> Result<&mut [u8], MbufError> {
-        let room = self.tailroom_bytes();
+        let last = self.last();
+        // SAFETY: the last segment is this frame's.
+        let room = unsafe { tailroom(last) };
         let len = u16::try_from(count)
             .ok()
             .filter(|_| count <= room)
             .ok_or(MbufError::Tailroom { wanted: count, room })?;
         let total = self
-            .header()
+            .meta()
             .packet_len
             .checked_add(u32::from(len))
             .ok_or(MbufError::Tailroom { wanted: count, room })?;
-        self.header_mut().packet_len = total;
-        // SAFETY: the last segment is this frame's; the tailroom was checked, so `data_off +
-        // data_len <= buf_len` still holds.
+        // SAFETY: the last segment is this frame's.
+        if !unsafe { is_writable(last) } {
+            return Err(MbufError::Shared);
+        }
+        self.meta_mut().packet_len = total;
+        // SAFETY: the last segment is this frame's, and its buffer nobody else's; the tailroom was
+        // checked, so `data_off + data_len <= buf_len` still holds.
         unsafe {
-            let last = &mut *self.last();
-            let start = usize::from(last.data_off) + usize::from(last.data_len);
-            last.data_len += len;
-            Ok(std::slice::from_raw_parts_mut(last.buf.add(start), count))
+            let (place, meta) = (&(*last).place, &raw mut (*last).meta);
+            let start = usize::from(place.data_off) + usize::from((*meta).data_len);
+            (*meta).data_len += len;
+            Ok(std::slice::from_raw_parts_mut(place.buf.add(start), count))
         }
     }
 
-    /// Cuts `count` bytes off the front of the first segment.
+    /// Cuts `count` bytes off the front of the first segment. The data isn't touched, so others
+    /// may share it.
     ///
     /// # Errors
     /// If the first segment holds fewer.
     pub fn adj(&mut self, count: usize) -> Result<(), MbufError> {
-        let header = self.header_mut();
-        let len = usize::from(header.data_len);
+        let len = usize::from(self.meta().data_len);
         let cut = u16::try_from(count)
             .ok()
             .filter(|_| count <= len)
             .ok_or(MbufError::TooShort { wanted: count, len })?;
-        header.data_off += cut;
-        header.data_len -= cut;
-        header.packet_len -= u32::from(cut);
+        self.place_mut().data_off += cut;
+        let meta = self.meta_mut();
+        meta.data_len -= cut;
+        meta.packet_len -= u32::from(cut);
         Ok(())
     }
 
-    /// Cuts `count` bytes off the end of the last segment.
+    /// Cuts `count` bytes off the end of the last segment. The data isn't touched, so others may
+    /// share it.
     ///
     /// # Errors
     /// If the last segment holds fewer.
     pub fn trim(&mut self, count: usize) -> Result<(), MbufError> {
-        // SAFETY: the last segment is this frame's.
-        let last = unsafe { &mut *self.last() };
-        let len = usize::from(last.data_len);
+        // SAFETY: the last segment is this frame's; nobody else looks at this part of its header.
+        let last = unsafe { &raw mut (*self.last()).meta };
+        // SAFETY: as above.
+        let len = usize::from(unsafe { (*last).data_len });
         let cut = u16::try_from(count)
             .ok()
             .filter(|_| count <= len)
             .ok_or(MbufError::TooShort { wanted: count, len })?;
-        last.data_len -= cut;
-        self.header_mut().packet_len -= u32::from(cut);
+        // SAFETY: as above.
+        unsafe { (*last).data_len -= cut };
+        self.meta_mut().packet_len -= u32::from(cut);
         Ok(())
-    }
-
-    /// Frees `count` frames that stand side by side, those of one pool in one go.
-    ///
-    /// # Safety
-    /// `frames` points to `count` frames that the caller gives up.
-    #[inline]
-    pub(super) unsafe fn free_bulk(frames: *mut Self, count: usize) {
-        let mut from = 0;
-        while from < count {
-            // SAFETY: `from < count`; headers of frames are valid.
-            let (first, pool) = unsafe {
-                let first = frames.add(from);
-                (first, (*first).header().pool)
-            };
-            let mut to = from;
-            while to < count {
-                // SAFETY: as above.
-                let header = unsafe { (*frames.add(to)).header() };
-                // A chain isn't just put back, so it ends the run.
-                if header.pool != pool || header.segments != 1 {
-                    break;
-                }
-                to += 1;
-            }
-            if to == from {
-                // SAFETY: a chain: dropped where it stands, once.
-                unsafe { first.drop_in_place() };
-                from += 1;
-                continue;
-            }
-            // SAFETY: an Mbuf is its header's address, as an Object is; these are single segments
-            // of one pool, given up by the caller, in the state that the pool wants them in.
-            unsafe {
-                let objects = std::slice::from_raw_parts(first.cast::<Object>(), to - from);
-                (*pool).objects.put_bulk(objects);
-            }
-            from = to;
-        }
-    }
-
-    /// Frees a chain segment by segment, in batches of one pool.
-    #[cold]
-    fn free_chain(&mut self) {
-        const BATCH: usize = 32;
-        let mut batch = [const { MaybeUninit::<Object>::uninit() }; BATCH];
-        let mut filled = 0;
-        let mut next = self.0.as_ptr();
-        let mut pool = self.header().pool;
-        // SAFETY: every segment of the chain is this frame's; each is reset to how its pool wants
-        // it, and put back once. `filled` entries of the batch are initialised.
-        unsafe {
-            while let Some(mut header) = NonNull::new(next) {
-                let segment = header.as_mut();
-                next = segment.next;
-                segment.next = std::ptr::null_mut();
-                segment.segments = 1;
-                if filled == BATCH || segment.pool != pool {
-                    (*pool)
-                        .objects
-                        .put_bulk(std::slice::from_raw_parts(batch.as_ptr().cast(), filled));
-                    filled = 0;
-                    pool = segment.pool;
-                }
-                if let Some(slot) = batch.get_mut(filled) {
-                    slot.write(Object(header.cast()));
-                    filled += 1;
-                }
-            }
-            (*pool).objects.put_bulk(std::slice::from_raw_parts(batch.as_ptr().cast(), filled));
-        }
     }
 
     /// The last segment's header.
@@ -359,9 +345,9 @@ impl Mbuf {
         let mut at = self.0.as_ptr();
         // SAFETY: a chain's segments are valid, and the last one's `next` is null.
         unsafe {
-            if (*at).segments > 1 {
-                while !(*at).next.is_null() {
-                    at = (*at).next;
+            if (*at).owners.segments() > 1 {
+                while !(*at).meta.next.is_null() {
+                    at = (*at).meta.next;
                 }
             }
         }
@@ -379,34 +365,33 @@ pub(super) unsafe fn segment_data<'a>(header: *const Header) -> &'a [u8] {
     unsafe {
         let header = &*header;
         std::slice::from_raw_parts(
-            header.buf.add(usize::from(header.data_off)),
-            usize::from(header.data_len),
+            header.place.buf.add(usize::from(header.place.data_off)),
+            usize::from(header.meta.data_len),
         )
     }
 }
 
-impl Drop for Mbuf {
-    #[inline]
-    fn drop(&mut self) {
-        let header = self.header();
-        debug_assert_eq!(header.refcnt.load(Ordering::Relaxed), 1);
-        if header.segments > 1 {
-            return self.free_chain();
-        }
-        // SAFETY: a single segment, ours, in the state its pool wants it in; the pool's memory
-        // outlives every mbuf of it.
-        unsafe { (*header.pool).objects.put_bulk(&[Object(self.0.cast())]) };
-    }
+/// Free bytes behind a segment's data.
+///
+/// # Safety
+/// `header` is valid, and nobody changes it meanwhile.
+#[inline(always)]
+pub(super) unsafe fn tailroom(header: *const Header) -> usize {
+    // SAFETY: the caller's promise.
+    let header = unsafe { &*header };
+    usize::from(header.meta.buf_len)
+        - usize::from(header.place.data_off)
+        - usize::from(header.meta.data_len)
 }
 
 impl fmt::Debug for Mbuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = self.header();
         f.debug_struct("Mbuf")
-            .field("len_bytes", &header.packet_len)
-            .field("segments", &header.segments)
-            .field("port", &header.port)
-            .field("headroom_bytes", &header.data_off)
+            .field("len_bytes", &header.meta.packet_len)
+            .field("segments", &header.owners.segments())
+            .field("port", &header.place.port)
+            .field("headroom_bytes", &header.place.data_off)
             .finish()
     }
 }

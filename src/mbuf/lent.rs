@@ -59,7 +59,7 @@ impl Lent {
     #[inline(always)]
     #[must_use]
     pub fn room_iova(&self) -> Iova {
-        Iova(self.header().buf_iova + u64::from(HEADROOM_BYTES))
+        Iova(self.header().place.buf_iova + u64::from(HEADROOM_BYTES))
     }
 
     /// How long that room is, in bytes.
@@ -67,7 +67,7 @@ impl Lent {
     #[must_use]
     pub fn room_len_bytes(&self) -> u16 {
         // A pool's data room is larger than the headroom.
-        self.header().buf_len.saturating_sub(HEADROOM_BYTES)
+        self.header().meta.buf_len.saturating_sub(HEADROOM_BYTES)
     }
 
     /// Where a single-segment frame's data stands, for sending, and how long it is.
@@ -75,21 +75,21 @@ impl Lent {
     #[must_use]
     pub fn data_iova(&self) -> (Iova, u16) {
         let header = self.header();
-        (Iova(header.buf_iova + u64::from(header.data_off)), header.data_len)
+        (Iova(header.place.buf_iova + u64::from(header.place.data_off)), header.meta.data_len)
     }
 
     /// Segments in the chain.
     #[inline(always)]
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        usize::from(self.header().segments)
+        usize::from(self.header().owners.segments())
     }
 
     /// Bytes of data in the whole chain.
     #[inline(always)]
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.header().packet_len as usize
+        self.header().meta.packet_len as usize
     }
 
     /// Where each segment's data stands, for sending.
@@ -126,20 +126,15 @@ impl Lent {
         let room = u32::from(self.room_len_bytes()) + u32::from(prefix);
         let fits = prefix <= HEADROOM_BYTES && (u32::from(skip)..=room).contains(&len_bytes);
         let mut mbuf = self.take_back();
-        let header = mbuf.header_mut();
-        header.port = port;
-        if fits {
-            let len = len_bytes - u32::from(skip);
-            header.data_off = HEADROOM_BYTES - prefix + skip;
-            header.data_len = len as u16; // at most room and prefix, which fit the buffer
-            header.packet_len = len;
-            Ok(mbuf)
-        } else {
-            header.data_off = HEADROOM_BYTES;
-            header.data_len = 0;
-            header.packet_len = 0;
-            Err(mbuf)
-        }
+        // At most room and prefix, which fit the buffer.
+        let len = if fits { len_bytes - u32::from(skip) } else { 0 };
+        let place = mbuf.place_mut();
+        place.port = port;
+        place.data_off = if fits { HEADROOM_BYTES - prefix + skip } else { HEADROOM_BYTES };
+        let meta = mbuf.meta_mut();
+        meta.data_len = len as u16;
+        meta.packet_len = len;
+        if fits { Ok(mbuf) } else { Err(mbuf) }
     }
 
     /// The device has written `len_bytes` bytes into the room.
@@ -159,13 +154,33 @@ impl Lent {
     }
 }
 
+impl Lent {
+    /// Whether it is one segment, with a buffer of its own that nobody shares.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.header().owners.is_single()
+    }
+
+    /// The device is done with `count` frames that stand side by side: they go back to their pools,
+    /// those of one pool in one go.
+    ///
+    /// # Safety
+    /// `frames` points to `count` frames that the caller gives up.
+    #[inline(always)]
+    pub(crate) unsafe fn free_bulk(frames: *mut Self, count: usize) {
+        // SAFETY: a Lent is its header's address, as an Mbuf is; the rest is the caller's promise.
+        unsafe { Mbuf::free_bulk(frames.cast::<Mbuf>(), count) };
+    }
+}
+
 impl Drop for Lent {
     #[cold]
     fn drop(&mut self) {
         let header = self.header();
         // SAFETY: a pool's memory outlives every mbuf of it, leaked ones for ever.
-        let leaked = unsafe { &(*header.pool).leaked };
-        leaked.fetch_add(u64::from(header.segments), Ordering::Relaxed);
+        let leaked = unsafe { &(*header.meta.pool).leaked };
+        leaked.fetch_add(u64::from(header.owners.segments()), Ordering::Relaxed);
     }
 }
 
@@ -186,7 +201,7 @@ impl Iterator for LentSegments<'_> {
         }
         // SAFETY: the frame is borrowed, and its segments' headers with it.
         let header = unsafe { &*self.next };
-        self.next = header.next;
-        Some((Iova(header.buf_iova + u64::from(header.data_off)), header.data_len))
+        self.next = header.meta.next;
+        Some((Iova(header.place.buf_iova + u64::from(header.place.data_off)), header.meta.data_len))
     }
 }

@@ -17,27 +17,39 @@
 mod builder;
 mod burst;
 mod chain;
+mod dynamic;
+mod external;
 mod flags;
 mod frame;
+mod free;
 mod header;
+mod inspect;
 mod lent;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod offload;
-mod packet_type;
+mod owners;
 mod plain;
 mod pool;
 mod prepare;
+mod private;
 mod room;
+mod share;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use builder::ChainBuilder;
 pub use burst::{Burst, MAX_BURST};
-pub use chain::{MAX_SEGMENTS, Segments};
+pub use chain::{MAX_SEGMENTS, Segments, SegmentsMut};
+pub use dynamic::{DYN_BYTES, DynError, DynField, DynFlag, Timestamp};
+pub use external::{ExternalBuffer, ExternalMemory, NotContiguous};
 pub use flags::{Checksum, L4Checksum, RxFlags, TxFlags};
 pub use frame::{Mbuf, MbufError};
 pub use header::HEADROOM_BYTES;
+pub use inspect::{CheckError, Dump};
 pub use lent::{Lent, LentSegments, Quiesced};
 pub use offload::{OffloadError, RxInfo, TxLengths, TxRequest};
-pub use packet_type::PacketType;
 pub use pool::{DEFAULT_DATA_ROOM_BYTES, MbufPool, MbufPoolConfig, MbufPoolError};
 pub use room::LentRoom;
+
+pub use crate::net::PacketType;

@@ -7,7 +7,7 @@
 use super::flags::{RxFlags, TxFlags};
 use super::frame::Mbuf;
 use super::lent::Lent;
-use super::packet_type::PacketType;
+use crate::net::PacketType;
 
 /// What a device found out about a received frame: a driver fills it from the descriptor and hands
 /// it over when it takes the frame back ([`super::LentRoom::take_back_filled`]).
@@ -185,21 +185,21 @@ macro_rules! tx_getters {
             #[inline(always)]
             #[must_use]
             pub fn requests_any(&self) -> bool {
-                self.header().flags & TxFlags::ALL != 0
+                self.header().meta.flags & TxFlags::ALL != 0
             }
 
             /// What the frame asks its device for.
             #[inline(always)]
             #[must_use]
             pub fn tx_flags(&self) -> TxFlags {
-                TxFlags::from_word(self.header().flags)
+                TxFlags::from_word(self.header().meta.flags)
             }
 
             /// Lengths of its headers; means something if [`Self::requests_any`] says so.
             #[inline(always)]
             #[must_use]
             pub fn tx_lengths(&self) -> TxLengths {
-                TxLengths(self.header().tx_offload)
+                TxLengths(self.header().meta.tx_offload)
             }
 
             /// The tag to be inserted ([`TxFlags::VLAN`]), or that was received
@@ -207,14 +207,14 @@ macro_rules! tx_getters {
             #[inline(always)]
             #[must_use]
             pub fn vlan_tci(&self) -> u16 {
-                self.header().vlan_tci
+                self.header().meta.vlan_tci
             }
 
             /// The outer one of two.
             #[inline(always)]
             #[must_use]
             pub fn vlan_tci_outer(&self) -> u16 {
-                self.header().vlan_tci_outer
+                self.header().meta.vlan_tci_outer
             }
         }
     };
@@ -228,27 +228,27 @@ impl Mbuf {
     #[inline(always)]
     #[must_use]
     pub fn rx_flags(&self) -> RxFlags {
-        RxFlags::from_word(self.header().flags)
+        RxFlags::from_word(self.header().meta.flags)
     }
 
     /// What the frame is; unknown unless device or program has found out.
     #[inline(always)]
     #[must_use]
     pub fn packet_type(&self) -> PacketType {
-        PacketType::from_bits(self.header().packet_type)
+        PacketType::from_bits(self.meta().packet_type)
     }
 
     /// Notes what the frame is.
     #[inline(always)]
     pub fn set_packet_type(&mut self, packet_type: PacketType) {
-        self.header_mut().packet_type = packet_type.bits();
+        self.meta_mut().packet_type = packet_type.bits();
     }
 
     /// The hash by which the device chose the queue.
     #[inline(always)]
     #[must_use]
     pub fn rss_hash(&self) -> Option<u32> {
-        let header = self.header();
+        let header = self.meta();
         RxFlags::from_word(header.flags).contains(RxFlags::RSS_HASH).then_some(header.rss_hash)
     }
 
@@ -256,7 +256,7 @@ impl Mbuf {
     #[inline(always)]
     #[must_use]
     pub fn mark(&self) -> Option<u32> {
-        let header = self.header();
+        let header = self.meta();
         RxFlags::from_word(header.flags).contains(RxFlags::MARK).then_some(header.mark)
     }
 
@@ -270,7 +270,7 @@ impl Mbuf {
     /// Writes what the device found, all at once; requests to a sending device are forgotten.
     #[inline(always)]
     pub fn set_received(&mut self, info: RxInfo) {
-        let header = self.header_mut();
+        let header = self.meta_mut();
         header.flags = info.flags.word();
         header.packet_type = info.packet_type.bits();
         header.rss_hash = info.rss_hash;
@@ -284,7 +284,7 @@ impl Mbuf {
             true => RxFlags::QINQ | RxFlags::QINQ_STRIPPED,
             false => RxFlags::QINQ,
         };
-        let header = self.header_mut();
+        let header = self.meta_mut();
         header.vlan_tci_outer = tci;
         header.flags |= flags.word();
     }
@@ -292,7 +292,7 @@ impl Mbuf {
     /// A flow director rule with this mark has matched.
     #[inline]
     pub fn set_received_mark(&mut self, mark: u32) {
-        let header = self.header_mut();
+        let header = self.meta_mut();
         header.mark = mark;
         header.flags |= RxFlags::MARK.word();
     }
@@ -305,7 +305,7 @@ impl Mbuf {
     pub fn request(&mut self, request: TxRequest) -> Result<(), OffloadError> {
         let TxRequest { mut flags, lengths } = request;
         let tags = TxFlags::VLAN | TxFlags::QINQ;
-        self.header_mut().flags &= RxFlags::ALL | super::flags::DYNAMIC | tags.word();
+        self.meta_mut().flags &= RxFlags::ALL | super::flags::DYNAMIC | tags.word();
         let (ipv4, ipv6) = (flags.contains(TxFlags::IPV4), flags.contains(TxFlags::IPV6));
         let segments = flags.intersects(TxFlags::TCP_SEGMENT | TxFlags::UDP_SEGMENT);
         if segments {
@@ -334,7 +334,7 @@ impl Mbuf {
         if headers > len_bytes {
             return Err(OffloadError::Headers { headers, len_bytes });
         }
-        let header = self.header_mut();
+        let header = self.meta_mut();
         header.flags |= flags.word();
         header.tx_offload = lengths.0;
         Ok(())
@@ -343,7 +343,7 @@ impl Mbuf {
     /// Asks for a VLAN tag to be inserted.
     #[inline]
     pub fn insert_vlan(&mut self, tci: u16) {
-        let header = self.header_mut();
+        let header = self.meta_mut();
         header.vlan_tci = tci;
         header.flags |= TxFlags::VLAN.word();
     }
@@ -351,7 +351,7 @@ impl Mbuf {
     /// Asks for two tags to be inserted.
     #[inline]
     pub fn insert_qinq(&mut self, outer_tci: u16, tci: u16) {
-        let header = self.header_mut();
+        let header = self.meta_mut();
         header.vlan_tci = tci;
         header.vlan_tci_outer = outer_tci;
         header.flags |= (TxFlags::VLAN | TxFlags::QINQ).word();
@@ -360,6 +360,6 @@ impl Mbuf {
     /// Asks for nothing any more.
     #[inline]
     pub fn clear_requests(&mut self) {
-        self.header_mut().flags &= !TxFlags::ALL;
+        self.meta_mut().flags &= !TxFlags::ALL;
     }
 }

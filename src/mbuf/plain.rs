@@ -18,15 +18,15 @@ impl Mbuf {
     #[inline(always)]
     pub fn lend_plain<const N: usize>(self, prefix: [u8; N]) -> Result<(Lent, Iova, u32), Self> {
         let header = self.header();
-        let (start, len) = (header.data_off, header.data_len);
-        let asks = header.flags & TxFlags::ALL != 0;
+        let (start, len) = (header.place.data_off, header.meta.data_len);
+        let asks = header.meta.flags & TxFlags::ALL != 0;
         if !self.is_single() || asks || len == 0 || usize::from(start) < N {
             return Err(self);
         }
-        let at = Iova(header.buf_iova + u64::from(start) - N as u64);
+        let at = Iova(header.place.buf_iova + u64::from(start) - N as u64);
         // SAFETY: N bytes from `start - N` on lie inside the buffer, which is this frame's alone.
         unsafe {
-            let place = header.buf.add(usize::from(start) - N);
+            let place = header.place.buf.add(usize::from(start) - N);
             place.cast::<[u8; N]>().write_unaligned(prefix);
         }
         Ok((self.lend(), at, N as u32 + u32::from(len)))

@@ -1,14 +1,15 @@
 //! Pools of mbufs.
 #![expect(unsafe_code, reason = "writes the headers of mbufs that nobody has yet")]
 
-use std::mem::{ManuallyDrop, MaybeUninit, size_of};
+use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::burst::Burst;
 use super::frame::Mbuf;
-use super::header::{HEADROOM_BYTES, Header};
+use super::header::{HEADROOM_BYTES, Header, Kind};
+use super::owners::Owners;
 use crate::memory::Memory;
 use crate::mempool::{Backend, Mempool, MempoolConfig, MempoolError, Object};
 
@@ -26,6 +27,8 @@ pub struct MbufPoolConfig {
     pub cache_size: usize,
     /// Bytes of buffer per mbuf, headroom included.
     pub data_room_bytes: u16,
+    /// Bytes of private area per mbuf, for the application: see [`Mbuf::private`].
+    pub private_bytes: u16,
     /// NUMA node; `None`: any.
     pub node: Option<u32>,
     /// Where free mbufs wait that no lcore has.
@@ -43,10 +46,16 @@ impl MbufPoolConfig {
             count,
             cache_size: (count / 8).min(256),
             data_room_bytes: DEFAULT_DATA_ROOM_BYTES,
+            private_bytes: 0,
             node: None,
             backend: Backend::default(),
             cookies: cfg!(debug_assertions),
         }
+    }
+
+    /// From an mbuf's start to its buffer, which starts on a cache line.
+    fn buffer_offset(&self) -> usize {
+        size_of::<Header>() + usize::from(self.private_bytes).next_multiple_of(align_of::<Header>())
     }
 
     /// The pool of objects below.
@@ -54,7 +63,7 @@ impl MbufPoolConfig {
         MempoolConfig {
             name: self.name.clone(),
             count: self.count,
-            element_len_bytes: size_of::<Header>() + usize::from(self.data_room_bytes),
+            element_len_bytes: self.buffer_offset() + usize::from(self.data_room_bytes),
             cache_size: self.cache_size,
             node: self.node,
             backend: self.backend,
@@ -105,6 +114,41 @@ pub(super) struct Shared {
     /// From an mbuf's address to what devices call its room, if that is the same for all.
     iova_offset: Option<u64>,
     data_room_bytes: u16,
+    /// From an mbuf's address to its own buffer.
+    buf_offset: usize,
+}
+
+impl Shared {
+    /// Gives a header that used another's buffer its own one back: it is as it was in the pool,
+    /// but for what is written whenever one is taken.
+    ///
+    /// # Safety
+    /// The header is the caller's alone; its share in the other buffer was noted elsewhere.
+    pub(super) unsafe fn restore(header: *mut Header) {
+        // SAFETY: the caller's promise; a pool outlives its mbufs, and its objects have room for a
+        // buffer `buf_offset` behind the header.
+        unsafe {
+            let shared = &*(*header).meta.pool;
+            let buf = header.cast::<u8>().add(shared.buf_offset);
+            (*header).place.buf = buf;
+            (*header).place.buf_iova = shared.iova_of(buf.addr() as u64);
+            (*header).place.data_off = HEADROOM_BYTES;
+            (&raw mut (*header).owners).write(Owners::single());
+            let meta = &raw mut (*header).meta;
+            ((*meta).data_len, (*meta).buf_len) = (0, shared.data_room_bytes);
+            ((*meta).source, (*meta).kind) = (null_mut(), Kind::Own);
+        }
+    }
+
+    /// What devices call an address in the pool.
+    fn iova_of(&self, va: u64) -> u64 {
+        let chunks = self.objects.chunks();
+        let at = chunks.partition_point(|chunk| chunk.va <= va);
+        // An mbuf's address is in one of them.
+        at.checked_sub(1)
+            .and_then(|at| chunks.get(at))
+            .map_or(0, |chunk| chunk.iova.0 + (va - chunk.va))
+    }
 }
 
 /// A handle to a pool of mbufs; clones are handles to the same pool.
@@ -133,7 +177,7 @@ impl MbufPool {
     /// # Errors
     /// If the configuration makes no sense or there is no memory for it.
     pub fn new(memory: &Arc<Memory>, config: &MbufPoolConfig) -> Result<Self, MbufPoolError> {
-        let &MbufPoolConfig { data_room_bytes, ref name, .. } = config;
+        let &MbufPoolConfig { data_room_bytes, private_bytes, ref name, .. } = config;
         if data_room_bytes <= HEADROOM_BYTES {
             return Err(MbufPoolError::DataRoom { name: name.clone(), data_room_bytes });
         }
@@ -141,39 +185,19 @@ impl MbufPool {
         // The headers point at `Shared`, which holds the objects: room first, contents after.
         let room: Box<MaybeUninit<Shared>> = Box::new_uninit();
         let shared = NonNull::from(Box::leak(room)).cast::<Shared>();
-        let header_len = size_of::<Header>();
+        let buf_offset = config.buffer_offset();
         // Where devices use the same addresses as we do, an mbuf's own tells its room's.
         let mut same_addresses = true;
         let objects = Mempool::new(memory, &config.objects(), |_, object, iova| {
             same_addresses &= iova.0 == object.0.addr().get() as u64;
             // SAFETY: the object is `object_len_bytes` of memory that nobody else has yet,
-            // aligned to 64: a header fits, and the buffer behind it.
+            // aligned to 64: a header fits, and the private area and the buffer behind it.
             unsafe {
-                let buf = object.0.add(header_len).as_ptr();
-                object.0.cast::<Header>().write(Header {
-                    buf,
-                    buf_iova: iova.0 + header_len as u64,
-                    data_off: HEADROOM_BYTES,
-                    refcnt: AtomicU16::new(1),
-                    segments: 1,
-                    port: u16::MAX,
-                    flags: 0,
-                    packet_type: 0,
-                    packet_len: 0,
-                    data_len: 0,
-                    vlan_tci: 0,
-                    rss_hash: 0,
-                    vlan_tci_outer: 0,
-                    buf_len: data_room_bytes,
-                    mark: 0,
-                    pool: shared.as_ptr(),
-                    next: null_mut(),
-                    tx_offload: 0,
-                    external: null_mut(),
-                    private_len: 0,
-                    time_sync: 0,
-                    dynamic: [0; 9],
-                });
+                let buf = object.0.add(buf_offset).as_ptr();
+                let buf_iova = iova.0 + buf_offset as u64;
+                let header =
+                    Header::new(buf, buf_iova, data_room_bytes, private_bytes, shared.as_ptr());
+                object.0.cast::<Header>().write(header);
             }
         });
         let objects = match objects {
@@ -191,8 +215,9 @@ impl MbufPool {
                 objects: ManuallyDrop::new(objects),
                 leaked: AtomicU64::new(0),
                 iova_offset: same_addresses
-                    .then_some(header_len as u64 + u64::from(HEADROOM_BYTES)),
+                    .then_some(buf_offset as u64 + u64::from(HEADROOM_BYTES)),
                 data_room_bytes,
+                buf_offset,
             });
         }
         Ok(Self { shared: Arc::new(Handle { shared }) })
@@ -233,11 +258,9 @@ impl MbufPool {
     #[inline]
     #[must_use]
     pub fn alloc(&self) -> Option<Mbuf> {
-        let mut object = [MaybeUninit::uninit()];
-        self.shared().objects.get_bulk(&mut object).then(|| {
-            // SAFETY: filled, as the pool said so; the object is ours alone.
-            unsafe { Mbuf::from_pool(object[0].assume_init()) }
-        })
+        let object = self.shared().objects.get_one()?;
+        // SAFETY: an object of this pool is a header; it is ours alone.
+        Some(unsafe { Mbuf::from_pool(object) })
     }
 
     /// Adds `count` empty mbufs to `burst`, or none: true if they were added. None are if the

@@ -32,7 +32,7 @@ impl Mbuf {
         }
         let (layer3, layer4) = lengths.places();
         let len_bytes = self.data().len();
-        let data = self.data_mut();
+        let data = self.data_mut().ok_or(OffloadError::Shared)?;
         let too_short = |headers| OffloadError::Headers { headers, len_bytes };
         let field = |data: &mut [u8], at: usize, value: &[u8]| {
             let end = at + value.len();

@@ -64,6 +64,39 @@ impl MbufPool {
     }
 }
 
+impl MbufPool {
+    /// Fills `places` with buffers for a device to receive into, all or none, and hands the address
+    /// of each to `describe`, with one of `descriptors`. Their headers aren't touched.
+    #[inline(always)]
+    pub(crate) fn lend_into<D>(
+        &self,
+        places: &mut [MaybeUninit<LentRoom>],
+        descriptors: impl Iterator<Item = D>,
+        mut describe: impl FnMut(D, Iova),
+    ) -> bool {
+        let pointer = places.as_mut_ptr().cast::<MaybeUninit<Object>>();
+        // SAFETY: both are transparent around a pointer of the same kind, and MaybeUninit of either
+        // has no validity of its own.
+        let objects = unsafe { std::slice::from_raw_parts_mut(pointer, places.len()) };
+        if !self.objects().get_bulk(objects) {
+            return false;
+        }
+        let offset = self.iova_offset();
+        let rooms = places.iter().map(|place| {
+            // SAFETY: filled by the pool: the header of an object of it, and ours alone.
+            unsafe { place.assume_init_ref() }
+        });
+        let each = descriptors.zip(rooms);
+        match offset {
+            Some(offset) => each.for_each(|(descriptor, room)| {
+                describe(descriptor, Iova(room.0.addr().get() as u64 + offset));
+            }),
+            None => each.for_each(|(descriptor, room)| describe(descriptor, room.iova())),
+        }
+        true
+    }
+}
+
 /// What was taken from the pool, to be put back from `handed_out` on if `lend` panics.
 struct Rest<'a> {
     objects: &'a mut [MaybeUninit<Object>],
@@ -107,7 +140,7 @@ impl LentRoom {
     #[inline(always)]
     #[must_use]
     pub fn iova(&self) -> Iova {
-        Iova(self.header().buf_iova + u64::from(HEADROOM_BYTES))
+        Iova(self.header().place.buf_iova + u64::from(HEADROOM_BYTES))
     }
 
     /// How much may stand there, in bytes. The same for all buffers of a pool:
@@ -116,7 +149,15 @@ impl LentRoom {
     #[must_use]
     pub fn len_bytes(&self) -> u16 {
         // A pool's data room is larger than the headroom.
-        self.header().buf_len.saturating_sub(HEADROOM_BYTES)
+        self.header().meta.buf_len.saturating_sub(HEADROOM_BYTES)
+    }
+
+    /// Whether so many bytes fit.
+    #[inline(always)]
+    #[must_use]
+    pub fn fits(&self, len_bytes: u32) -> bool {
+        let end = u64::from(len_bytes) + u64::from(HEADROOM_BYTES);
+        end <= u64::from(self.header().meta.buf_len)
     }
 
     /// The device has put a frame, or a part of one, of `len_bytes` bytes there, and says `info`
@@ -127,7 +168,11 @@ impl LentRoom {
     /// an error that holds the frame, empty.
     #[inline(always)]
     pub fn take_back_filled(self, len_bytes: u32, port: u16, info: RxInfo) -> Result<Mbuf, Mbuf> {
-        self.take_back_written(0, 0, len_bytes, port, info)
+        if !self.fits(len_bytes) {
+            return Err(self.take_back_empty(port));
+        }
+        // SAFETY: the data lies inside the buffer, as was just found.
+        Ok(unsafe { self.take_back_as(HEADROOM_BYTES, len_bytes as u16, port, info) })
     }
 
     /// The device has written `len_bytes` bytes, from `prefix` bytes in front of
@@ -149,7 +194,7 @@ impl LentRoom {
         let end = u64::from(start) + u64::from(len_bytes);
         let fits = prefix <= HEADROOM_BYTES
             && len_bytes >= u32::from(skip)
-            && end <= u64::from(self.header().buf_len);
+            && end <= u64::from(self.header().meta.buf_len);
         if !fits {
             return Err(self.take_back_empty(port));
         }
@@ -189,7 +234,7 @@ impl Drop for LentRoom {
     #[cold]
     fn drop(&mut self) {
         // SAFETY: a pool's memory outlives every mbuf of it, leaked ones for ever.
-        let leaked = unsafe { &(*self.header().pool).leaked };
+        let leaked = unsafe { &(*self.header().meta.pool).leaked };
         leaked.fetch_add(1, Ordering::Relaxed);
     }
 }

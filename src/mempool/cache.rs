@@ -163,12 +163,13 @@ impl Cache {
     /// The calling thread is the lcore whose cache this is.
     #[inline(always)]
     pub(crate) unsafe fn put(&self, objects: &[Object], shared: &FreeList) {
-        if self.own_len() + objects.len() > self.objects.len() {
+        let word = self.own_word();
+        if (word & LEN_MASK) as usize + objects.len() > self.objects.len() {
             // SAFETY: the caller's promise.
             return unsafe { self.put_flushing(objects, shared) };
         }
         // SAFETY: the caller's promise, and there is room.
-        unsafe { self.push(objects) };
+        unsafe { self.push(objects, word) };
     }
 
     /// # Safety
@@ -192,16 +193,15 @@ impl Cache {
             std::ptr::copy(self.base().add(flush), self.base(), len - flush);
         }
         // SAFETY: half a cache is free now, and `objects` is at most that.
-        unsafe { self.push(objects) };
+        unsafe { self.push(objects, self.own_word()) };
     }
 
-    /// Adds on top.
+    /// Adds on top. `word` is the cache's.
     ///
     /// # Safety
     /// As for `put`; and there is room for `objects`.
     #[inline(always)]
-    unsafe fn push(&self, objects: &[Object]) {
-        let word = self.own_word();
+    unsafe fn push(&self, objects: &[Object], word: u64) {
         let len = (word & LEN_MASK) as usize;
         debug_assert!(len + objects.len() <= self.objects.len());
         // SAFETY: the caller's promise: the range is inside the array, and nobody else's.

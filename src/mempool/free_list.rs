@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::pool::Object;
 use super::stack::Stack;
 use crate::memory::Memory;
-use crate::ring::{Amount, Hold, Hts, Multi, RingError, Rts};
+use crate::ring::{Amount, Hold, Hts, Multi, RingError, Rts, SharedMode};
 use crate::sys::sync::spin_loop;
 
 /// Where free objects wait that no cache has.
@@ -104,28 +104,53 @@ impl FreeList {
     /// Fills `out`, or nothing of it.
     #[inline(always)]
     pub(super) fn get(&self, out: &mut [MaybeUninit<Object>]) -> bool {
-        let count = out.len() as u32; // a pool has at most 2^30 objects; more can't be had anyway
-        let target = out.as_mut_ptr().cast::<Object>();
-        // SAFETY: `out` has room for `count`; any thread may use a ring of these modes.
-        each!(self, ring => unsafe { ring.dequeue(target, Amount::Bulk(count)) == count },
-            stack => stack.get(out))
+        match self {
+            Self::Ring(ring) => take(ring, out),
+            _ => self.get_otherwise(out),
+        }
+    }
+
+    /// From all but the default, out of line.
+    #[inline(never)]
+    fn get_otherwise(&self, out: &mut [MaybeUninit<Object>]) -> bool {
+        each!(self, ring => take(ring, out), stack => stack.get(out))
     }
 
     /// Puts all of `objects` in: there is room for every object of the pool.
-    ///
-    /// In RTS mode the room of an object that was taken is seen only when all who were taking at
-    /// the same time have finished; until then a put may find the ring full, and waits. Slots
-    /// beyond the number of objects make that rare.
     #[inline(always)]
     pub(super) fn put(&self, objects: &[Object]) {
-        let count = objects.len() as u32;
-        each!(self, ring => {
-            // SAFETY: the source holds that many plain values, which are taken all or none; any
-            // thread may use this ring.
-            while unsafe { ring.enqueue(objects.as_ptr(), Amount::Bulk(count)) } != count {
-                wait();
-            }
-        }, stack => stack.put(objects));
+        match self {
+            Self::Ring(ring) => give(ring, objects),
+            _ => self.put_otherwise(objects),
+        }
+    }
+
+    #[inline(never)]
+    fn put_otherwise(&self, objects: &[Object]) {
+        each!(self, ring => give(ring, objects), stack => stack.put(objects));
+    }
+}
+
+#[inline(always)]
+fn take<P: SharedMode, C: SharedMode>(
+    ring: &Hold<Object, P, C>,
+    out: &mut [MaybeUninit<Object>],
+) -> bool {
+    let count = out.len() as u32; // a pool has at most 2^30 objects; more can't be had anyway
+    // SAFETY: `out` has room for `count`; any thread may use a ring of these modes.
+    unsafe { ring.dequeue(out.as_mut_ptr().cast(), Amount::Bulk(count)) == count }
+}
+
+/// In RTS mode the room of an object that was taken is seen only when all who were taking at the
+/// same time have finished; until then a put may find the ring full, and waits. Slots beyond the
+/// number of objects make that rare.
+#[inline(always)]
+fn give<P: SharedMode, C: SharedMode>(ring: &Hold<Object, P, C>, objects: &[Object]) {
+    let count = objects.len() as u32;
+    // SAFETY: the source holds that many plain values, which are taken all or none; any thread
+    // may use this ring.
+    while unsafe { ring.enqueue(objects.as_ptr(), Amount::Bulk(count)) } != count {
+        wait();
     }
 }
 

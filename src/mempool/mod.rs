@@ -10,6 +10,7 @@
 //! frames. Both stand on [`Mempool`], which hands out addresses.
 
 mod audit;
+mod batch;
 mod cache;
 mod chunks;
 mod config;
@@ -26,6 +27,7 @@ mod tests;
 mod typed;
 
 pub use audit::{AuditError, AuditReport};
+pub use batch::{Batch, Local, LocalPool, Places, Source};
 pub use chunks::Chunk;
 pub use config::{MAX_CACHE_SIZE, MempoolConfig, MempoolError};
 pub use cookie::Fault;

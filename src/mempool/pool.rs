@@ -15,7 +15,7 @@ use super::free_list::{Backend, FreeList};
 use super::layout::ObjectLayout;
 use super::stats::MempoolStats;
 use crate::memory::{Iova, Memory};
-use crate::sys::lcore_local::LcoreLocal;
+use crate::sys::lcore_local::{LcoreLocal, Own};
 
 /// The memory of pools that went while objects were out.
 static KEPT: Mutex<Vec<Chunks>> = Mutex::new(Vec::new());
@@ -23,7 +23,7 @@ static KEPT: Mutex<Vec<Chunks>> = Mutex::new(Vec::new());
 /// The address of an element of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct Object(pub(crate) NonNull<u8>);
+pub struct Object(pub(crate) NonNull<u8>);
 
 // SAFETY: an address of memory that belongs to whoever was handed the object; what may be done
 // with it is for the pool's user to say.
@@ -38,12 +38,20 @@ pub struct Mempool {
     layout: ObjectLayout,
     /// Every object that is neither lent out nor in a cache. It has room for all.
     shared: FreeList,
-    /// By lcore id; `None` if the pool is uncached.
+    /// By lcore id; `None` if the pool is uncached, or has cookies.
     caches: Option<LcoreLocal<Cache>>,
-    cookies: Option<Cookies>,
+    /// What a pool with cookies has instead, so that one without needn't ask.
+    checked: Option<Checked>,
     faults: AtomicU64,
     /// Refusals to threads without a cache.
     empty: AtomicU64,
+}
+
+/// Cookies, and caches that are reached with them only.
+#[derive(Debug)]
+struct Checked {
+    cookies: Cookies,
+    caches: Option<LcoreLocal<Cache>>,
 }
 
 impl Mempool {
@@ -70,14 +78,19 @@ impl Mempool {
             }
             shared.put(&[object]);
         }
+        let caches = (cache_size > 0).then(|| LcoreLocal::new(|_| Cache::new(cache_size)));
+        let (caches, checked) = match cookies {
+            Some(cookies) => (None, Some(Checked { cookies, caches })),
+            None => (caches, None),
+        };
         Ok(Self {
             name: name.clone(),
             chunks: ManuallyDrop::new(chunks),
             count,
             layout,
             shared,
-            caches: (cache_size > 0).then(|| LcoreLocal::new(|_| Cache::new(cache_size))),
-            cookies,
+            caches,
+            checked,
             faults: AtomicU64::new(0),
             empty: AtomicU64::new(0),
         })
@@ -152,9 +165,13 @@ impl Mempool {
         self.each_cache().map(Cache::len).sum()
     }
 
+    fn all_caches(&self) -> Option<&LcoreLocal<Cache>> {
+        self.caches.as_ref().or_else(|| self.checked.as_ref()?.caches.as_ref())
+    }
+
     fn each_cache(&self) -> impl Iterator<Item = &Cache> {
         // SAFETY: the functions that are called of these are for any thread: they read atomics.
-        self.caches.iter().flat_map(|caches| unsafe { caches.each() })
+        self.all_caches().into_iter().flat_map(|caches| unsafe { caches.each() })
     }
 
     /// What has been counted. A moment's view while others work.
@@ -191,7 +208,7 @@ impl Mempool {
         if available > self.count {
             return Err(AuditError::Counts { name: self.name.clone(), report });
         }
-        let Some(cookies) = self.cookies else { return Ok(report) };
+        let Some(Checked { cookies, .. }) = &self.checked else { return Ok(report) };
         let mut free = 0;
         for (number, object, _) in self.chunks.objects() {
             // SAFETY: an object of this pool.
@@ -219,16 +236,61 @@ impl Mempool {
     /// Takes as many objects as `out` has room for, or none.
     #[inline(always)]
     pub(crate) fn get_bulk(&self, out: &mut [MaybeUninit<Object>]) -> bool {
-        let got = match self.own_cache() {
+        match self.own_cache() {
             // SAFETY: this thread is the cache's lcore, and `get` calls nobody back.
             Some(cache) => unsafe { cache.get(out, &self.shared) },
-            None => self.shared.get(out) || self.none_left(),
-        };
-        if self.cookies.is_some() && got {
-            // SAFETY: `out` was filled.
-            unsafe { self.mark_taken(out) };
+            None => self.get_without_cache(out),
         }
-        got
+    }
+
+    /// For a thread that has been at [`own_cache`](Self::own_cache) and got none.
+    #[inline(always)]
+    pub(super) fn get_without_cache(&self, out: &mut [MaybeUninit<Object>]) -> bool {
+        match &self.checked {
+            None => self.shared.get(out) || self.none_left(),
+            Some(checked) => self.get_checked(checked, out),
+        }
+    }
+
+    /// Takes one object. What a thread without a cache does is out of line: whoever takes one at a
+    /// time stays short.
+    #[inline(always)]
+    pub(crate) fn get_one(&self) -> Option<Object> {
+        let mut object = [MaybeUninit::uninit()];
+        let got = match self.own_cache() {
+            // SAFETY: this thread is the cache's lcore, and `get` calls nobody back.
+            Some(cache) => unsafe { cache.get(&mut object, &self.shared) },
+            None => self.get_one_without_cache(&mut object),
+        };
+        // SAFETY: filled.
+        got.then(|| unsafe { object[0].assume_init() })
+    }
+
+    #[inline(never)]
+    fn get_one_without_cache(&self, object: &mut [MaybeUninit<Object>; 1]) -> bool {
+        self.get_without_cache(object)
+    }
+
+    /// Takes one object back; see [`get_one`](Self::get_one).
+    ///
+    /// # Safety
+    /// As for [`put_bulk`](Self::put_bulk).
+    #[inline(always)]
+    pub(crate) unsafe fn put_one(&self, object: Object) {
+        match self.own_cache() {
+            // SAFETY: this thread is the cache's lcore, and `put` calls nobody back.
+            Some(cache) => unsafe { cache.put(&[object], &self.shared) },
+            // SAFETY: passed on.
+            None => unsafe { self.put_one_without_cache(object) },
+        }
+    }
+
+    /// # Safety
+    /// As for [`put_bulk`](Self::put_bulk).
+    #[inline(never)]
+    unsafe fn put_one_without_cache(&self, object: Object) {
+        // SAFETY: passed on.
+        unsafe { self.put_without_cache(&[object]) };
     }
 
     /// Takes objects back.
@@ -238,25 +300,44 @@ impl Mempool {
     /// what breaks this is found, counted, logged and left out.)
     #[inline(always)]
     pub(crate) unsafe fn put_bulk(&self, objects: &[Object]) {
-        if self.cookies.is_some() {
-            return self.put_checked(objects);
-        }
-        self.put_unchecked(objects);
-    }
-
-    #[inline(always)]
-    fn put_unchecked(&self, objects: &[Object]) {
         match self.own_cache() {
             // SAFETY: this thread is the cache's lcore, and `put` calls nobody back.
             Some(cache) => unsafe { cache.put(objects, &self.shared) },
-            None => self.shared.put(objects),
+            // SAFETY: passed on.
+            None => unsafe { self.put_without_cache(objects) },
         }
     }
 
+    /// For a thread that has been at [`own_cache`](Self::own_cache) and got none.
+    ///
+    /// # Safety
+    /// As for [`put_bulk`](Self::put_bulk).
+    #[inline(always)]
+    pub(super) unsafe fn put_without_cache(&self, objects: &[Object]) {
+        match &self.checked {
+            None => self.shared.put(objects),
+            Some(checked) => self.put_checked(checked, objects),
+        }
+    }
+
+    /// The calling lcore's cache; `None` for a thread that is no lcore, and for pools without
+    /// caches or with cookies.
     #[inline(always)]
     fn own_cache(&self) -> Option<&Cache> {
         // SAFETY: those who get it call nothing of others' while they have it.
         self.caches.as_ref().and_then(|caches| unsafe { caches.own() })
+    }
+
+    /// The same, to be kept for a while.
+    #[inline]
+    pub(super) fn hold_cache(&self) -> Option<Own<'_, Cache>> {
+        self.caches.as_ref().and_then(LcoreLocal::hold)
+    }
+
+    /// Where caches are refilled from.
+    #[inline(always)]
+    pub(super) fn shared(&self) -> &FreeList {
+        &self.shared
     }
 
     #[cold]
@@ -265,46 +346,55 @@ impl Mempool {
         false
     }
 
-    /// # Safety
-    /// All of `taken` are filled.
     #[cold]
     #[inline(never)]
-    unsafe fn mark_taken(&self, taken: &[MaybeUninit<Object>]) {
-        let Some(cookies) = self.cookies else { return };
-        for object in taken {
-            // SAFETY: filled, as the caller says, with objects of this pool.
+    fn get_checked(&self, checked: &Checked, out: &mut [MaybeUninit<Object>]) -> bool {
+        // SAFETY: this thread is the cache's lcore, and `get` calls nobody back.
+        let own = checked.caches.as_ref().and_then(|caches| unsafe { caches.own() });
+        let got = match own {
+            // SAFETY: as above.
+            Some(cache) => unsafe { cache.get(out, &self.shared) },
+            None => self.shared.get(out) || self.none_left(),
+        };
+        for object in out.iter().filter(|_| got) {
+            // SAFETY: filled, with an object of this pool.
             let (object, marked) = unsafe {
                 let object = object.assume_init();
-                (object, cookies.take(object))
+                (object, checked.cookies.take(object))
             };
             if let Err(fault) = marked {
                 self.report(object, fault);
             }
         }
+        got
     }
 
     #[cold]
     #[inline(never)]
-    fn put_checked(&self, objects: &[Object]) {
-        let Some(cookies) = self.cookies else { return };
+    fn put_checked(&self, checked: &Checked, objects: &[Object]) {
         let good = |object: Object| {
-            let checked = match self.chunks.number_of(object.0) {
+            let looked = match self.chunks.number_of(object.0) {
                 // SAFETY: an object of this pool, as was just found.
-                Some(_) => unsafe { cookies.give(object) },
+                Some(_) => unsafe { checked.cookies.give(object) },
                 None => Err(Fault::Foreign),
             };
-            if let Err(fault) = checked {
+            if let Err(fault) = looked {
                 self.report(object, fault);
             }
             // Whoever wrote beyond it had it: it is free now all the same.
-            matches!(checked, Ok(()) | Err(Fault::Overrun(_)))
+            matches!(looked, Ok(()) | Err(Fault::Overrun(_)))
         };
         // Runs of good ones go back together, as they would unchecked.
         let mut rest = objects;
         while !rest.is_empty() {
             let count = rest.iter().take_while(|object| good(**object)).count();
             let (run, others) = rest.split_at(count);
-            self.put_unchecked(run);
+            // SAFETY: this thread is the cache's lcore, and `put` calls nobody back.
+            match checked.caches.as_ref().and_then(|caches| unsafe { caches.own() }) {
+                // SAFETY: as above.
+                Some(cache) => unsafe { cache.put(run, &self.shared) },
+                None => self.shared.put(run),
+            }
             rest = others.get(1..).unwrap_or_default();
         }
     }

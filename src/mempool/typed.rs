@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::batch::{Batch, LocalPool, Places};
 use super::config::{MempoolConfig, MempoolError};
 use super::layout::ELEMENT_ALIGN_BYTES;
 use super::pool::{Mempool, Object};
@@ -119,6 +120,22 @@ impl<T> ObjectPool<T> {
             // SAFETY: filled.
             unsafe { object[0].assume_init() }.0.cast()
         })
+    }
+
+    /// The pool as the calling lcore sees it, for loops: its cache is looked up once.
+    #[inline]
+    #[must_use]
+    pub fn local(&self) -> LocalPool<'_, T> {
+        LocalPool::new(self)
+    }
+
+    /// An empty batch of as many values as there are places.
+    #[inline(always)]
+    pub fn batch<'b, const N: usize>(
+        &'b self,
+        places: &'b mut Places<N>,
+    ) -> Batch<'b, T, &'b Self> {
+        Batch::new(self, places)
     }
 
     /// Ends the pool.

@@ -132,11 +132,15 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     #[inline(always)]
     pub(super) unsafe fn put(&self, end: &mut P, source: *const T, amount: Amount) -> u32 {
         let claim = self.claim_free(end, amount);
-        if claim.count != 0 {
-            // SAFETY: the caller's promise; the claim is ours and finished right after.
-            unsafe { self.fill(claim, source) };
-            end.finish(&self.producers, claim);
+        if claim.count == 0 {
+            return 0;
         }
+        // SAFETY: the caller's promise; the claim is ours and finished right after.
+        match amount.whole(claim) {
+            Some(whole) => unsafe { self.fill(whole, source) },
+            None => unsafe { self.fill_part(claim, source) },
+        }
+        end.finish(&self.producers, claim);
         claim.count
     }
 
@@ -148,11 +152,15 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
     #[inline(always)]
     pub(super) unsafe fn get(&self, end: &mut C, target: *mut T, amount: Amount) -> u32 {
         let claim = self.claim_filled(end, amount);
-        if claim.count != 0 {
-            // SAFETY: the caller's promise; the claim is ours and finished right after.
-            unsafe { self.empty(claim, target) };
-            end.finish(&self.consumers, claim);
+        if claim.count == 0 {
+            return 0;
         }
+        // SAFETY: the caller's promise; the claim is ours and finished right after.
+        match amount.whole(claim) {
+            Some(whole) => unsafe { self.empty(whole, target) },
+            None => unsafe { self.empty_part(claim, target) },
+        }
+        end.finish(&self.consumers, claim);
         claim.count
     }
 
@@ -180,15 +188,37 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
         self.each_run(claim, |slots, from| unsafe { slots::empty(slots, target.add(from)) });
     }
 
+    /// `fill` for a claim of less than was wanted: out of line, so that what usually happens is
+    /// short.
+    ///
+    /// # Safety
+    /// As for `fill`.
+    #[inline(never)]
+    unsafe fn fill_part(&self, claim: Claim, source: *const T) {
+        // SAFETY: passed on.
+        unsafe { self.fill(claim, source) };
+    }
+
+    /// `empty`, likewise.
+    ///
+    /// # Safety
+    /// As for `empty`.
+    #[inline(never)]
+    unsafe fn empty_part(&self, claim: Claim, target: *mut T) {
+        // SAFETY: passed on.
+        unsafe { self.empty(claim, target) };
+    }
+
     /// Calls `visit` with each run of claimed slots, in order, and how many came before.
     #[inline(always)]
     fn each_run(&self, claim: Claim, visit: impl Fn(&[Slot<T>], usize)) {
         let slots = self.slots.as_slice();
         let start = (claim.start & self.mask) as usize;
         let count = claim.count as usize;
+        let to_end = (self.mask - (claim.start & self.mask)) as usize; // less one
         // Seldom does a claim go around the end, and one of a single slot never. If not, the
         // run's length is the caller's, often a constant to unroll for.
-        if count == 1 || count <= slots.len() - start {
+        if count == 1 || count <= to_end + 1 {
             // SAFETY: the number of slots is a power of two, so the masked start is below it, and
             // the run ends within the slots, as was just found.
             visit(unsafe { slots.get_unchecked(start..start + count) }, 0);
@@ -197,8 +227,9 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
         }
     }
 
-    /// Not `cold`, which would keep it from being inlined: of thirty-two elements, one claim in a
-    /// few dozen goes around the end of a small ring.
+    /// Not `cold`: of thirty-two elements, one claim in a few dozen goes around the end of a small
+    /// ring.
+    #[inline(never)]
     fn each_of_two_runs(&self, claim: Claim, visit: impl Fn(&[Slot<T>], usize)) {
         let (to_end, from_start) = self.claimed(claim);
         visit(to_end, 0);

@@ -151,7 +151,7 @@ macro_rules! produce {
     ([$($mode:tt)*] $end:ty, $($receiver:tt)+) => {
         impl<T: Send, $($mode)* C: Mode> Producer<T, $end, C> {
             /// Puts one value in, or gives it back when the ring is full.
-            #[inline]
+            #[inline(always)]
             pub fn push($($receiver)+ self, value: T) -> Result<(), T> {
                 let value = ManuallyDrop::new(value);
                 // SAFETY: the source is one value, which is given up only if it was taken.
@@ -160,7 +160,7 @@ macro_rules! produce {
             }
 
             /// Puts all of `items` in, or none: true if they are in.
-            #[inline]
+            #[inline(always)]
             pub fn enqueue_bulk($($receiver)+ self, items: &[T]) -> bool where T: Copy {
                 let count = count_of(items);
                 // SAFETY: `items` holds `count` values, and Copy lets them stay where they are.
@@ -168,7 +168,7 @@ macro_rules! produce {
             }
 
             /// Puts as many of `items` in as fit, from the front; returns how many.
-            #[inline]
+            #[inline(always)]
             pub fn enqueue_burst($($receiver)+ self, items: &[T]) -> usize where T: Copy {
                 // SAFETY: as above.
                 unsafe { self.put(items.as_ptr(), Amount::Burst(count_of(items))) as usize }
@@ -200,7 +200,7 @@ macro_rules! consume {
     ([$($mode:tt)*] $end:ty, $($receiver:tt)+) => {
         impl<T: Send, P: Mode, $($mode)*> Consumer<T, P, $end> {
             /// Takes the oldest value out.
-            #[inline]
+            #[inline(always)]
             pub fn pop($($receiver)+ self) -> Option<T> {
                 let mut value = MaybeUninit::uninit();
                 // SAFETY: the target has room for one value, and is initialised if one came.
@@ -211,7 +211,7 @@ macro_rules! consume {
             }
 
             /// Fills all of `out`, or nothing of it: true if it was filled.
-            #[inline]
+            #[inline(always)]
             pub fn dequeue_bulk($($receiver)+ self, out: &mut [T]) -> bool where T: Copy {
                 let count = count_of(out);
                 // SAFETY: `out` has room for `count`, and Copy values need no drop first.
@@ -219,7 +219,7 @@ macro_rules! consume {
             }
 
             /// Fills `out` from the front with what there is; returns how many.
-            #[inline]
+            #[inline(always)]
             pub fn dequeue_burst($($receiver)+ self, out: &mut [T]) -> usize where T: Copy {
                 // SAFETY: as above.
                 unsafe { self.get(out.as_mut_ptr(), Amount::Burst(count_of(out))) as usize }

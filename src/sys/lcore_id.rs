@@ -90,6 +90,12 @@ pub fn current() -> Option<u32> {
     if id == NONE { None } else { Some(id) }
 }
 
+/// The calling thread's id as an index; beyond [`MAX_LCORES`] if it has none.
+#[inline(always)]
+pub(super) fn index() -> usize {
+    CURRENT.get() as usize
+}
+
 /// While this lives, nobody else becomes this thread's lcore. Not `Send`.
 #[derive(Debug)]
 pub(super) struct Held {

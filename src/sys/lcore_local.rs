@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "an lcore's own value is shared with nobody, which the id proves")]
 
 use std::fmt;
+use std::ops::Deref;
 
 use crossbeam_utils::CachePadded;
 
@@ -24,8 +25,8 @@ use super::lcore_id::{self, MAX_LCORES};
 /// # Ok::<(), packetboat::sys::lcore_id::ClaimError>(())
 /// ```
 pub struct LcoreLocal<T> {
-    /// By lcore id.
-    values: Box<[CachePadded<T>]>,
+    /// By lcore id: as many as there may be, so that one comparison tells whether a thread has one.
+    values: Box<[CachePadded<T>; MAX_LCORES]>,
 }
 
 // SAFETY: through `&LcoreLocal` a value is reached by the thread that is its lcore only
@@ -36,7 +37,21 @@ unsafe impl<T: Send> Sync for LcoreLocal<T> {}
 impl<T> LcoreLocal<T> {
     /// Makes all values; `make` is called with each lcore id.
     pub fn new(mut make: impl FnMut(u32) -> T) -> Self {
-        Self { values: (0..MAX_LCORES as u32).map(|id| CachePadded::new(make(id))).collect() }
+        let mut values = Vec::with_capacity(MAX_LCORES);
+        values.extend((0..MAX_LCORES as u32).map(|id| CachePadded::new(make(id))));
+        // SAFETY: as many values as the array has, side by side.
+        let values = unsafe { Box::from_raw(Box::into_raw(values.into_boxed_slice()).cast()) };
+        Self { values }
+    }
+
+    /// The calling lcore's value, for as long as the thread wants it: for loops, which then look
+    /// for it once. `None` if the thread is no lcore.
+    ///
+    /// The thread stays that lcore meanwhile, as for [`with`](Self::with).
+    #[inline]
+    pub fn hold(&self) -> Option<Own<'_, T>> {
+        let held = lcore_id::hold()?;
+        Some(Own { value: self.values.get(held.id() as usize)?, _held: held })
     }
 
     /// Runs `work` with the calling lcore's value; `None` if the thread is no lcore.
@@ -45,9 +60,7 @@ impl<T> LcoreLocal<T> {
     /// for the rest of the process: nobody else may get at the value meanwhile.
     #[inline]
     pub fn with<R>(&self, work: impl FnOnce(&T) -> R) -> Option<R> {
-        let held = lcore_id::hold()?;
-        let value = self.values.get(held.id() as usize)?;
-        Some(work(value))
+        self.hold().map(|own| work(&own))
     }
 
     /// The calling lcore's value, for code that is sure to keep the claim.
@@ -58,7 +71,7 @@ impl<T> LcoreLocal<T> {
     #[inline(always)]
     #[must_use]
     pub unsafe fn own(&self) -> Option<&T> {
-        self.values.get(lcore_id::current()? as usize).map(|value| &**value)
+        self.values.get(lcore_id::index()).map(|value| &**value)
     }
 
     /// All values, by lcore id.
@@ -73,6 +86,22 @@ impl<T> LcoreLocal<T> {
     /// All values, with nobody else about.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.values.iter_mut().map(|value| &mut **value)
+    }
+}
+
+/// The calling lcore's value. It stays with its thread: neither `Send` nor `Sync`.
+#[derive(Debug)]
+pub struct Own<'a, T> {
+    value: &'a T,
+    _held: lcore_id::Held,
+}
+
+impl<T> Deref for Own<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        self.value
     }
 }
 

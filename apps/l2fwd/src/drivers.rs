@@ -7,7 +7,7 @@ use packetboat::port::{Driver, Port, PortError, VirtualDriver};
 use crate::error::Error;
 
 /// All of them. This list is what binds application and drivers together.
-pub(crate) static DRIVERS: &[&dyn Driver] = &[packetboat_virtio::DRIVER];
+pub(crate) static DRIVERS: &[&dyn Driver] = &[packetboat_ixgbe::DRIVER, packetboat_virtio::DRIVER];
 
 /// Those of devices that are made with `--vdev`.
 pub(crate) static VIRTUAL_DRIVERS: &[&dyn VirtualDriver] = &[packetboat_virtio::VHOST_USER];

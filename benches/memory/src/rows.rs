@@ -9,7 +9,7 @@ use std::sync::Arc;
 use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig};
 use packetboat::memory::Memory;
 use packetboat::memory::heap::{Block, Heap, HeapConfig, Request};
-use packetboat::mempool::{MempoolConfig, ObjectPool};
+use packetboat::mempool::{MempoolConfig, ObjectPool, Places};
 use packetboat::ring::{Hts, Multi, Rts, Single, ring};
 use packetboat::sys::tsc;
 
@@ -47,14 +47,20 @@ impl Row {
     ) -> Self {
         let round = move |count| {
             let start = tsc::now();
-            work(count);
+            counted_part(|| work(count));
             Took { cycles: tsc::now() - start, operations: count * each }
         };
         Self { name, unit, iterations, round: Box::new(round) }
     }
 }
 
-/// The address of one kind of memory for all rows.
+/// Not inlined: callgrind counts what happens in here.
+#[inline(never)]
+fn counted_part<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// The memory that all rows work on.
 pub(crate) struct Side {
     memory: Arc<Memory>,
     heap: Arc<Heap>,
@@ -65,7 +71,10 @@ type Object = [u64; 8];
 
 impl Side {
     pub(crate) fn new(memory: Arc<Memory>) -> Result<Self, Box<dyn Error>> {
-        let heap = Heap::new(&memory, HeapConfig::new("bench", 256 << 20).guarded(false))?;
+        let heap = Heap::new(
+            &memory,
+            HeapConfig::new("bench", 256 << 20).guarded(false).keep_bytes(256 << 20),
+        )?;
         Ok(Self { memory, heap })
     }
 
@@ -96,14 +105,14 @@ impl Side {
             cookies: false,
             ..MempoolConfig::new(format!("objects {cache_size}"), 32_767, 0)
         };
-        let Ok(pool) = ObjectPool::new(&self.memory, &config, |_, _| [0_u64; 8]) else { return };
-        let pool = Arc::new(pool);
+        let pool = ObjectPool::new(&self.memory, &config, |_, _| [0_u64; 8]);
+        let pool = Arc::new(pool.unwrap_or_else(|error| give_up(&error)));
         mempool_row::<1, 32>(&pool, cache_size, rows);
-        mempool_row::<4, 8>(&pool, cache_size, rows);
-        mempool_row::<32, 1>(&pool, cache_size, rows);
-        mempool_row::<1, 128>(&pool, cache_size, rows);
         mempool_row::<4, 32>(&pool, cache_size, rows);
-        mempool_row::<32, 4>(&pool, cache_size, rows);
+        mempool_row::<32, 32>(&pool, cache_size, rows);
+        mempool_row::<1, 128>(&pool, cache_size, rows);
+        mempool_row::<4, 128>(&pool, cache_size, rows);
+        mempool_row::<32, 128>(&pool, cache_size, rows);
     }
 
     fn mbuf_rows(&self, cache_size: usize, rows: &mut Vec<Row>) {
@@ -112,7 +121,7 @@ impl Side {
             cookies: false,
             ..MbufPoolConfig::new(format!("mbufs {cache_size}"), 16_383)
         };
-        let Ok(pool) = MbufPool::new(&self.memory, &config) else { return };
+        let pool = MbufPool::new(&self.memory, &config).unwrap_or_else(|error| give_up(&error));
         let mut row = |name: &str, each, work: Box<dyn Fn(&MbufPool)>| {
             let (name, pool) = (format!("mbuf cache={cache_size} {name}"), pool.clone());
             let work = move |count| (0..count).for_each(|_| work(&pool));
@@ -127,8 +136,8 @@ impl Side {
                 black_box(&kept);
             }),
         );
-        row("alloc_bulk+free_bulk 32", 32, Box::new(|pool| bulks::<1>(pool)));
-        row("alloc_bulk+free_bulk 4x32 keep=128", 128, Box::new(|pool| bulks::<4>(pool)));
+        row("alloc_bulk+free_bulk 32", 32, Box::new(bulks::<1>));
+        row("alloc_bulk+free_bulk 4x32 keep=128", 128, Box::new(bulks::<4>));
     }
 
     fn heap_rows(&self, len_bytes: usize, keep: usize, pairs: u64, rows: &mut Vec<Row>) {
@@ -160,17 +169,25 @@ impl Side {
                 let round = move |count| {
                     let mut cycles = 0;
                     for _ in 0..count {
+                        let mut take = || {
+                            (0..keep).for_each(|_| blocks.push(alloc(&heap, &request)));
+                        };
                         let start = tsc::now();
-                        for _ in 0..keep {
-                            blocks.push(alloc(&heap, &request));
+                        if freeing {
+                            take();
+                        } else {
+                            counted_part(take);
                         }
                         let filled = tsc::now();
                         if shuffled {
                             numbers.shuffle(&mut blocks);
                         }
+                        let mut give = || blocks.drain(..).for_each(|block| free(&heap, block));
                         let shuffled = tsc::now();
-                        for block in blocks.drain(..) {
-                            free(&heap, block);
+                        if freeing {
+                            counted_part(give);
+                        } else {
+                            give();
                         }
                         let emptied = tsc::now();
                         cycles += if freeing { emptied - shuffled } else { filled - start };
@@ -204,21 +221,31 @@ pub(crate) fn give_up(error: &dyn std::fmt::Display) -> ! {
     std::process::exit(1);
 }
 
-/// `K` times `N` objects taken, then given back.
-fn mempool_row<const N: usize, const K: usize>(
+/// `KEEP` objects taken, then given back, `BULK` at a time. As the peer does, it looks for the
+/// lcore's cache once.
+fn mempool_row<const BULK: usize, const KEEP: usize>(
     pool: &Arc<ObjectPool<Object>>,
     cache_size: usize,
     rows: &mut Vec<Row>,
 ) {
-    let name = format!("mempool cache={cache_size} keep={} bulk={N} get+put", N * K);
+    let name = format!("mempool cache={cache_size} keep={KEEP} bulk={BULK} get+put");
     let pool = Arc::clone(pool);
     let work = move |count| {
+        let local = pool.local();
+        let mut places = Places::<KEEP>::new();
+        let mut kept = local.batch(&mut places);
         for _ in 0..count {
-            let kept: [_; K] = array::from_fn(|_| pool.get_bulk::<N>());
-            black_box(&kept);
+            for _ in 0..KEEP / BULK {
+                if !kept.take(BULK) {
+                    give_up(&"the mempool is empty");
+                }
+            }
+            for _ in 0..KEEP / BULK {
+                kept.give_back(BULK);
+            }
         }
     };
-    rows.push(Row::new(name, "cycles/object", 2000, (N * K) as u64, work));
+    rows.push(Row::new(name, "cycles/object", 2000, KEEP as u64, work));
 }
 
 /// `K` bursts of 32 mbufs allocated, then freed.
@@ -273,16 +300,21 @@ macro_rules! ring_row {
      $enqueue:ident, $dequeue:ident, $all:expr) => {
         // A single end needs `mut`, a shared one doesn't.
         #[allow(unused_mut, reason = "the same lines for all modes")]
-        if let Ok((mut producer, mut consumer)) = ring::<u64, $producers, $consumers>(4095) {
+        {
+            let (mut producer, mut consumer) = match ring::<u64, $producers, $consumers>(4095) {
+                Ok(ends) => ends,
+                Err(error) => give_up(&error),
+            };
             let name = format!("ring {} {} n={} enqueue+dequeue", $name, $kind, $count);
             let work = move |count| {
-                let (from, mut to) = (black_box([0_u64; $count]), [0_u64; $count]);
+                let mut values = [0_u64; $count];
                 for _ in 0..count {
-                    if producer.$enqueue(&from) != $all || consumer.$dequeue(&mut to) != $all {
+                    if producer.$enqueue(&values) != $all || consumer.$dequeue(&mut values) != $all
+                    {
                         give_up(&"the ring is full or empty");
                     }
-                    black_box(&mut to);
                 }
+                black_box(values);
             };
             $rows.push(Row::new(name, "cycles/pair", 20_000, 1, work));
         }

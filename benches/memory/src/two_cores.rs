@@ -2,7 +2,7 @@
 //! bar for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use packetboat::memory::Memory;
@@ -30,9 +30,19 @@ impl Other {
         Self(sender)
     }
 
+    /// Starts `job` there; returns when it runs.
     fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let ready = Arc::new(AtomicBool::new(false));
+        let runs = Arc::clone(&ready);
+        let job = move || {
+            runs.store(true, Ordering::Release);
+            job();
+        };
         if self.0.send(Box::new(job)).is_err() {
             give_up(&"the other CPU's thread has ended");
+        }
+        while !ready.load(Ordering::Acquire) {
+            std::hint::spin_loop();
         }
     }
 }
@@ -89,9 +99,14 @@ pub(crate) fn rows(memory: &Arc<Memory>, on: u32, rows: &mut Vec<Row>) {
 /// One core takes objects, the other gives them back: each meets the free list, never the other's
 /// cache.
 fn mempool_row(memory: &Arc<Memory>, other: &Other, rows: &mut Vec<Row>) {
-    let config = MempoolConfig { cookies: false, ..MempoolConfig::new("exchanged", 32_767, 0) };
-    let Ok(pool) = ObjectPool::new(memory, &config, |_, _| [0_u64; 8]) else { return };
-    let (pool, other) = (Arc::new(pool), other.clone());
+    let config = MempoolConfig {
+        cache_size: 256,
+        cookies: false,
+        ..MempoolConfig::new("exchanged", 32_767, 0)
+    };
+    let pool = ObjectPool::new(memory, &config, |_, _| [0_u64; 8]);
+    let pool = Arc::new(pool.unwrap_or_else(|error| give_up(&error)));
+    let other = other.clone();
     let round = move |total: u64| {
         let Ok((mut producer, mut consumer)) =
             ring::<Pooled<[u64; 8], Arc<ObjectPool<[u64; 8]>>>, Single, Single>(4095)

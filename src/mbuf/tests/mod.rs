@@ -9,11 +9,15 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::{Memory, MemoryConfig};
+use crate::memory::heap::{Heap, HeapConfig, HeapSlice, Request};
+use crate::memory::{Memory, MemoryConfig, ZoneRequest};
 use crate::sys::lcore_id::LcoreClaim;
 
+mod chains;
+mod model;
 mod offload;
 mod rooms;
+mod shared;
 
 /// Small buffers, so that their ends are met: 128 bytes of headroom, 192 behind it.
 const DATA_ROOM_BYTES: u16 = HEADROOM_BYTES + 192;

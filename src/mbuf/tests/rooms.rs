@@ -108,7 +108,7 @@ fn a_frame_in_parts_is_built_from_its_end() {
         let mut expected = Vec::new();
         for (nth, (room, _)) in lend(&pool, 6).into_iter().enumerate() {
             let mut part = room.take_back_filled(nth as u32 * 10, 2, RxInfo::NONE).unwrap();
-            part.data_mut().fill(turn * 7 + nth as u8);
+            part.data_mut().unwrap().fill(turn * 7 + nth as u8);
             expected.extend_from_slice(part.data());
             if nth == 3 {
                 // A chain as a part.

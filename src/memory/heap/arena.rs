@@ -1,16 +1,19 @@
 //! The part of a heap on one node: its extents, their blocks and their counts, under one lock.
 #![expect(unsafe_code, reason = "addresses of blocks are computed; guarded ones are painted")]
 
-use super::config::Request;
+use super::cache::{Caches, Drained, NotStowed, Popped, Stock};
+use super::config::{HeapConfig, Request};
+use super::directory::Directory;
 use super::guard::{self, FREED, RED};
 use super::source::Extent;
-use super::stats::TagCounts;
 use super::table::{GRANULE_BYTES, Place, Used};
-use super::tag::{MAX_TAGS, Tag};
-use super::tlsf::{Fault, Tlsf};
+use super::tag::Tag;
+use super::tally::Tallies;
+use super::tlsf::{Fault, Kind, Tlsf};
 use crate::memory::Iova;
 use crate::sys::lock::Lock;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// One node's part of a heap.
 #[derive(Debug)]
@@ -18,18 +21,145 @@ pub(super) struct Arena {
     /// `None`: its memory may be anywhere.
     pub(super) node: Option<u32>,
     pub(super) state: Lock<State>,
+    /// `None` in a guarded heap, and where the kernel lacks what they need.
+    pub(super) caches: Option<Caches>,
+    directory: Arc<Directory>,
 }
 
-/// An allocation, in numbers. Not an owner: see [`Block`](super::Block).
+/// What became of a block that was offered to a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stowed {
+    Yes,
+    /// Yes, and the cache holds more than it should.
+    Full,
+    /// The thread is no lcore, the cache has no list for it, or it isn't what it says: ask the arena.
+    No,
+}
+
+impl Arena {
+    pub(super) fn new(node: Option<u32>, config: &HeapConfig) -> Self {
+        let directory = Arc::new(Directory::new());
+        let state = State::new(config, Arc::clone(&directory));
+        let caches = Caches::new(config.cache_most_bytes());
+        Self { node, state: Lock::new(state), caches, directory }
+    }
+
+    /// A block from the calling lcore's cache, which is filled if it has none of that length. `None` if
+    /// it can't be, or if the thread is no lcore.
+    #[inline(always)]
+    pub(super) fn take_cached(&self, request: &Request, heap: u32, arena: u8) -> Option<Part> {
+        let caches = self.caches.as_ref()?;
+        // SAFETY: only this arena is called before it goes.
+        let mut own = unsafe { caches.own() }?;
+        self.take_from(own.stock(), caches, request, heap, arena)
+    }
+
+    #[inline(always)]
+    pub(super) fn take_from(
+        &self,
+        stock: &mut Stock,
+        caches: &Caches,
+        request: &Request,
+        heap: u32,
+        arena: u8,
+    ) -> Option<Part> {
+        let used = request.unguarded();
+        let popped = match stock.pop(&self.directory, used) {
+            Some(popped) => popped,
+            None => self.refill(stock, caches, used)?,
+        };
+        let (len_bytes, tag) = (request.len_bytes, request.tag);
+        stock.tallies.allocated(tag, len_bytes);
+        let Popped { place, address, iova } = popped;
+        Some(Part { address, len_bytes, iova, heap, arena, slot: place.slot, tag })
+    }
+
+    /// Cuts a batch of blocks out of a free one.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, stock: &mut Stock, caches: &Caches, used: Used) -> Option<Popped> {
+        let mut count = stock.wanted(used.granules, caches.most_granules);
+        while count > 0 {
+            let whole = Used { granules: used.granules * count, ..Used::NOTHING };
+            if let Some(place) = self.state.with(|state| state.take_whole(whole)) {
+                stock.fill(&self.directory, place, used.granules, count);
+                return stock.pop(&self.directory, used);
+            }
+            count /= 2;
+        }
+        None
+    }
+
+    /// Puts a block into the calling lcore's cache.
+    #[inline(always)]
+    pub(super) fn give_cached(&self, part: &Part) -> Stowed {
+        let Some(caches) = &self.caches else { return Stowed::No };
+        // SAFETY: only this arena is called before it goes.
+        let Some(mut own) = (unsafe { caches.own() }) else { return Stowed::No };
+        self.give_to(own.stock(), caches, part)
+    }
+
+    #[inline(always)]
+    pub(super) fn give_to(&self, stock: &mut Stock, caches: &Caches, part: &Part) -> Stowed {
+        let used = Used::of(part.len_bytes, part.tag);
+        match stock.push(&self.directory, part.slot, part.address, used) {
+            Ok(()) => {
+                stock.tallies.freed(part.tag, part.len_bytes);
+                if stock.granules() > caches.most_granules { Stowed::Full } else { Stowed::Yes }
+            }
+            Err(NotStowed::Unknown | NotStowed::OtherLength) => Stowed::No,
+        }
+    }
+
+    /// Gives a batch of the calling lcore's cache back to the arena, and what the arena doesn't need then
+    /// to the caller, to be dropped.
+    #[cold]
+    pub(super) fn flush_own(&self) -> Vec<Held> {
+        let Some(caches) = &self.caches else { return Vec::new() };
+        // SAFETY: only this arena is called before it goes.
+        let Some(mut own) = (unsafe { caches.own() }) else { return Vec::new() };
+        self.flush_batch(own.stock())
+    }
+
+    pub(super) fn flush_batch(&self, stock: &mut Stock) -> Vec<Held> {
+        let drained = stock.drain(&self.directory);
+        self.state.with(|state| state.give_drained(&drained))
+    }
+
+    /// Gives back what all caches have. Tells whether that was anything, and what the arena doesn't
+    /// need any more.
+    pub(super) fn flush_all(&self) -> (bool, Vec<Held>) {
+        let (mut any, mut leaving) = (false, Vec::new());
+        self.with_stocks(|stocks| {
+            for stock in stocks {
+                while stock.granules() > 0 {
+                    any = true;
+                    leaving.append(&mut self.flush_batch(stock));
+                }
+            }
+        });
+        (any, leaving)
+    }
+
+    /// Runs `work` with all caches, which stand still meanwhile.
+    pub(super) fn with_stocks<R>(&self, work: impl FnOnce(&mut [&mut Stock]) -> R) -> R {
+        match &self.caches {
+            Some(caches) => caches.all(work),
+            None => work(&mut []),
+        }
+    }
+}
+
+/// An allocation, in numbers: four words. Not an owner: see [`Block`](super::Block).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) address: NonNull<u8>,
     pub(super) len_bytes: usize,
     pub(super) iova: Iova,
     pub(super) heap: u32,
-    pub(super) arena: u16,
-    pub(super) slot: u16,
+    pub(super) arena: u8,
     pub(super) tag: Tag,
+    pub(super) slot: u16,
 }
 
 // SAFETY: an address and numbers. Nothing here goes through the address; whoever does answers for
@@ -50,15 +180,14 @@ impl Ask {
     /// `request` must have been checked: its length is at most `u32::MAX` granules less a few.
     #[inline]
     pub(super) fn new(request: &Request, guarded: bool) -> Self {
-        let fence = if guarded { GRANULE_BYTES } else { 0 };
-        let granules = (request.len_bytes + fence).div_ceil(GRANULE_BYTES);
-        // Below 2 granules, so it fits.
-        let slack_bytes = (granules * GRANULE_BYTES - request.len_bytes) as u8;
-        Self {
-            len_bytes: request.len_bytes,
-            align_granules: (request.align / GRANULE_BYTES).max(1) as u32,
-            used: Used { granules: granules as u32, tag: request.tag, slack_bytes },
+        let mut used = request.unguarded();
+        if guarded {
+            // Below 2 granules, so it fits.
+            used.granules += 1;
+            used.slack_bytes += GRANULE_BYTES as u8;
         }
+        let align_granules = (request.align / GRANULE_BYTES).max(1) as u32;
+        Self { len_bytes: request.len_bytes, align_granules, used }
     }
 }
 
@@ -85,20 +214,23 @@ pub(super) struct State {
     extents: Vec<Option<Held>>,
     /// First address, first address beyond, and slot of each extent; ascending.
     ranges: Vec<(usize, usize, u16)>,
-    /// The one wholly free extent that isn't given back at once, so that a single allocation that
-    /// comes and goes doesn't take and give pages each time.
-    kept: Option<u16>,
+    directory: Arc<Directory>,
+    /// The wholly free extents, which aren't given back at once: at least one, so that a single
+    /// allocation that comes and goes doesn't take and give pages each time, and as many as have
+    /// `keep_bytes`.
+    kept: Vec<u16>,
+    kept_bytes: u64,
+    keep_bytes: u64,
+    /// Given up, and to be dropped by who comes out of the lock.
+    leaving: Vec<Held>,
     guarded: bool,
     pub(super) counts: Counts,
-    pub(super) tags: Vec<TagCounts>,
+    pub(super) tallies: Box<Tallies>,
 }
 
 /// What has happened in an arena so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    pub(super) allocated: u64,
-    pub(super) freed: u64,
-    pub(super) live_bytes: u64,
     pub(super) total_bytes: u64,
     pub(super) grown: u64,
     pub(super) given_back: u64,
@@ -111,6 +243,8 @@ pub(super) struct Held {
     base: NonNull<u8>,
     iova: Iova,
     extent: Box<dyn Extent>,
+    /// Where it stands among the kept ones, if it does.
+    kept_at: Option<usize>,
 }
 
 // SAFETY: the address is that of the extent, which is Send and stays where it is while this lives;
@@ -140,26 +274,61 @@ impl Held {
 }
 
 impl State {
-    pub(super) fn new(guarded: bool) -> Self {
+    fn new(config: &HeapConfig, directory: Arc<Directory>) -> Self {
         Self {
-            tlsf: Tlsf::new(guarded),
+            tlsf: Tlsf::new(config.guarded),
             extents: Vec::new(),
             ranges: Vec::new(),
-            kept: None,
-            guarded,
+            directory,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            keep_bytes: config.keep_bytes,
+            leaving: Vec::new(),
+            guarded: config.guarded,
             counts: Counts::default(),
-            tags: vec![TagCounts::default(); MAX_TAGS],
+            tallies: Box::new(Tallies::new()),
         }
     }
 
     /// Takes a block, if there is room. `heap` and `arena` are noted in it.
     #[inline]
-    pub(super) fn take(&mut self, ask: &Ask, heap: u32, arena: u16) -> Option<Part> {
+    pub(super) fn take(&mut self, ask: &Ask, heap: u32, arena: u8) -> Option<Part> {
         let taken = self.tlsf.take(ask.align_granules, ask.used)?;
-        if taken.first_in_extent && self.kept == Some(taken.place.slot) {
-            self.kept = None;
+        if taken.first_in_extent {
+            self.unkeep(taken.place.slot);
         }
         Some(self.hand_out(taken.place, ask, heap, arena))
+    }
+
+    /// Takes a block for a cache, which counts what becomes of it.
+    fn take_whole(&mut self, whole: Used) -> Option<Place> {
+        let taken = self.tlsf.take(1, whole)?;
+        let place = taken.place;
+        if !self.directory.has_room_for(place.slot) {
+            // Back, as if nothing had been; a wholly free extent is kept already.
+            self.tlsf.give(place, whole);
+            return None;
+        }
+        if taken.first_in_extent {
+            self.unkeep(place.slot);
+        }
+        Some(place)
+    }
+
+    /// Takes back what a cache had, and gives up the extents that aren't needed any more.
+    fn give_drained(&mut self, drained: &Drained) -> Vec<Held> {
+        let used = Used { granules: drained.granules(), ..Used::NOTHING };
+        for place in drained.places() {
+            if self.tlsf.give(*place, used) {
+                self.emptied(place.slot);
+            }
+        }
+        self.take_leaving()
+    }
+
+    /// The extents that were given up: to be dropped outside the lock.
+    pub(super) fn take_leaving(&mut self) -> Vec<Held> {
+        std::mem::take(&mut self.leaving)
     }
 
     /// Takes over an extent and a first block from it. Gives the extent back if it can't.
@@ -168,7 +337,7 @@ impl State {
         extent: Box<dyn Extent>,
         ask: &Ask,
         heap: u32,
-        arena: u16,
+        arena: u8,
     ) -> Result<Part, Box<dyn Extent>> {
         let (base, len_bytes) = (extent.as_ptr(), extent.len_bytes());
         let granules = len_bytes / GRANULE_BYTES;
@@ -184,7 +353,8 @@ impl State {
             // has been handed out.
             unsafe { guard::paint(base, len_bytes, FREED) };
         }
-        let held = Held { base, iova: extent.iova(), extent };
+        let held = Held { base, iova: extent.iova(), extent, kept_at: None };
+        self.directory.set(slot, base, held.iova, self.tlsf.table(slot));
         let index = usize::from(slot);
         if self.extents.len() <= index {
             self.extents.resize_with(index + 1, || None);
@@ -198,17 +368,12 @@ impl State {
     }
 
     #[inline]
-    fn hand_out(&mut self, place: Place, ask: &Ask, heap: u32, arena: u16) -> Part {
+    fn hand_out(&mut self, place: Place, ask: &Ask, heap: u32, arena: u8) -> Part {
         let held = self.held(place.slot);
         let address = held.address(place.granule);
         let iova = held.iova.offset(u64::from(place.granule) * GRANULE_BYTES as u64);
         let tag = ask.used.tag;
-        self.counts.allocated += 1;
-        self.counts.live_bytes += ask.len_bytes as u64;
-        let counts = &mut self.tags[usize::from(tag.index())];
-        counts.allocated += 1;
-        counts.live_blocks += 1;
-        counts.live_bytes += ask.len_bytes as u64;
+        self.tallies.allocated(tag, ask.len_bytes);
         if self.guarded {
             self.fence_new(address, place, ask);
         }
@@ -264,21 +429,19 @@ impl State {
         }
     }
 
-    /// Takes a block back. What comes out is an extent that isn't needed any more; it is for the
-    /// caller to drop when the lock is released.
+    /// Takes a block back. Tells whether extents aren't needed any more: the caller fetches them with
+    /// `take_leaving` and drops them when the lock is released.
     #[inline]
-    pub(super) fn give(&mut self, part: &Part) -> Result<Option<Held>, Refusal> {
+    pub(super) fn give(&mut self, part: &Part) -> Result<bool, Refusal> {
         let (place, used) = self.find(part)?;
         if self.guarded {
             self.unfence(part, used)?;
         }
-        self.counts.freed += 1;
-        self.counts.live_bytes -= part.len_bytes as u64;
-        let counts = &mut self.tags[usize::from(used.tag.index())];
-        counts.live_blocks -= 1;
-        counts.live_bytes -= part.len_bytes as u64;
-        let emptied = self.tlsf.give(place, used);
-        Ok(if emptied { self.emptied(place.slot) } else { None })
+        self.tallies.freed(used.tag, part.len_bytes);
+        if self.tlsf.give(place, used) {
+            self.emptied(place.slot);
+        }
+        Ok(!self.leaving.is_empty())
     }
 
     /// Looks at the red zone and poisons the block.
@@ -299,36 +462,57 @@ impl State {
         changed.map_or(Ok(()), |at| Err(Refusal::Overrun { offset: len_bytes + at }))
     }
 
-    /// An extent has become wholly free: it, or the one that was kept until now, goes.
-    #[cold]
-    fn emptied(&mut self, slot: u16) -> Option<Held> {
-        let Some(kept) = self.kept else {
-            self.kept = Some(slot);
-            return None;
-        };
-        let (longer, shorter) = match self.held(kept).len_bytes() >= self.held(slot).len_bytes() {
-            true => (kept, slot),
-            false => (slot, kept),
-        };
-        self.kept = Some(longer);
-        self.detach(shorter)
+    /// An extent has become wholly free. If that makes more than are to be kept, the shorter ones go.
+    fn emptied(&mut self, slot: u16) {
+        self.keep(slot);
+        while self.kept.len() > 1 && self.kept_bytes > self.keep_bytes {
+            let (first, last) = (self.kept[0], self.kept[self.kept.len() - 1]);
+            let first_is_longer = self.held(first).len_bytes() >= self.held(last).len_bytes();
+            self.detach(if first_is_longer { last } else { first });
+        }
     }
 
-    /// Gives up the wholly free extent that was kept, if there is one.
-    pub(super) fn trim(&mut self) -> Option<Held> {
-        let kept = self.kept.take()?;
-        self.detach(kept)
+    fn keep(&mut self, slot: u16) {
+        let at = self.kept.len();
+        self.kept.push(slot);
+        if let Some(held) = &mut self.extents[usize::from(slot)] {
+            held.kept_at = Some(at);
+            self.kept_bytes += held.len_bytes() as u64;
+        }
     }
 
-    fn detach(&mut self, slot: u16) -> Option<Held> {
+    /// The extent isn't wholly free any more, or goes.
+    fn unkeep(&mut self, slot: u16) {
+        let Some(held) = &mut self.extents[usize::from(slot)] else { return };
+        let Some(at) = held.kept_at.take() else { return };
+        self.kept_bytes -= held.len_bytes() as u64;
+        self.kept.swap_remove(at);
+        let moved = self.kept.get(at).copied();
+        if let Some(moved) = moved.and_then(|slot| self.extents[usize::from(slot)].as_mut()) {
+            moved.kept_at = Some(at);
+        }
+    }
+
+    /// Gives up all wholly free extents.
+    pub(super) fn trim(&mut self) -> Vec<Held> {
+        while let Some(slot) = self.kept.last().copied() {
+            self.detach(slot);
+        }
+        self.take_leaving()
+    }
+
+    fn detach(&mut self, slot: u16) {
+        self.unkeep(slot);
+        self.directory.clear(slot);
         if !self.tlsf.remove(slot) {
-            return None;
+            unreachable!("only wholly free extents are kept");
         }
         self.ranges.retain(|range| range.2 != slot);
-        let held = self.extents[usize::from(slot)].take()?;
-        self.counts.given_back += 1;
-        self.counts.total_bytes -= held.len_bytes() as u64;
-        Some(held)
+        if let Some(held) = self.extents[usize::from(slot)].take() {
+            self.counts.given_back += 1;
+            self.counts.total_bytes -= held.len_bytes() as u64;
+            self.leaving.push(held);
+        }
     }
 
     /// Makes a block longer or shorter where it is.
@@ -343,10 +527,7 @@ impl State {
         if !fits || !self.tlsf.resize(place, used, granules, slack) {
             return Err(Refusal::NoRoom);
         }
-        let counts = &mut self.tags[usize::from(used.tag.index())];
-        for live_bytes in [&mut counts.live_bytes, &mut self.counts.live_bytes] {
-            *live_bytes = *live_bytes - part.len_bytes as u64 + ask.len_bytes as u64;
-        }
+        self.tallies.resized(used.tag, part.len_bytes, ask.len_bytes);
         part.len_bytes = ask.len_bytes;
         if self.guarded {
             let now = Used { granules, slack_bytes: slack, ..used };
@@ -369,6 +550,9 @@ impl State {
         let offset = (address - held.va()) % GRANULE_BYTES;
         if let Some(used) = table.used(place.granule).filter(|_| offset == 0) {
             return Ok((place, used, held.address(place.granule)));
+        }
+        if let Some(cached) = table.cached(place.granule).filter(|_| offset == 0) {
+            return Err(Refusal::Freed(Some((cached.len_bytes(), cached.tag))));
         }
         let start = table.start_of(place.granule).unwrap_or(0);
         let offset = offset + (place.granule - start) as usize * GRANULE_BYTES;
@@ -408,48 +592,72 @@ impl State {
         }
     }
 
-    /// Walks everything; see [`Heap::check`](super::Heap::check).
-    pub(super) fn check(&self) -> Result<Checked, Damage> {
-        let fault = |Fault { place, what }| {
-            let held = self.extents.get(usize::from(place.slot)).and_then(Option::as_ref);
-            let offset = place.granule as usize * GRANULE_BYTES;
-            Damage::Fault { address: held.map_or(0, |held| held.va() + offset), what }
-        };
+    /// Walks everything, with all caches standing still; see [`Heap::check`](super::Heap::check).
+    pub(super) fn check(&self, stocks: &[&mut Stock]) -> Result<Checked, Damage> {
+        let fault = |Fault { place, what }| self.fault(place, what);
         self.tlsf.check().map_err(fault)?;
-        let mut seen = Checked::default();
+        let (mut seen, mut cached_blocks) = (Checked::default(), 0);
         for (slot, held) in self.extents() {
             seen.extents += 1;
-            if self.tlsf.wholly_free(slot).is_some() && self.kept != Some(slot) {
+            if self.tlsf.wholly_free(slot).is_some() != held.kept_at.is_some() {
                 let what = "a wholly free extent that was neither kept nor given back";
                 return Err(Damage::Fault { address: held.va(), what });
             }
-            for (place, granules, used) in self.tlsf.blocks(slot) {
+            for (place, granules, kind) in self.tlsf.blocks(slot) {
                 let address = held.address(place.granule);
-                match used {
-                    Some(used) => {
+                match kind {
+                    Kind::Used(used) => {
                         seen.used_blocks += 1;
                         seen.live_bytes += used.len_bytes() as u64;
                         if let Err(Refusal::Overrun { offset }) = self.guarded_intact(address, used)
                         {
-                            return Err(Damage::Overrun {
-                                address: address.addr().get(),
-                                used,
-                                offset,
-                            });
+                            let address = address.addr().get();
+                            return Err(Damage::Overrun { address, used, offset });
                         }
                     }
-                    None => {
+                    Kind::Cached(_) => cached_blocks += 1,
+                    Kind::Free => {
                         seen.free_blocks += 1;
                         self.check_poison(address, granules, place)?;
                     }
                 }
             }
         }
-        let totals = (self.counts.allocated - self.counts.freed, self.counts.live_bytes);
-        if totals != (seen.used_blocks, seen.live_bytes) {
-            return Err(Damage::Fault { address: 0, what: "the counts of live blocks are wrong" });
-        }
+        self.check_sums(&seen, cached_blocks, stocks)?;
+        seen.free_blocks += cached_blocks;
         Ok(seen)
+    }
+
+    /// Each cached block is in a list of one cache, and all counts agree with what was seen.
+    fn check_sums(
+        &self,
+        seen: &Checked,
+        cached_blocks: u64,
+        stocks: &[&mut Stock],
+    ) -> Result<(), Damage> {
+        let (mut left, mut sum) = (cached_blocks, (*self.tallies).clone());
+        for stock in stocks {
+            let next = |place: Place, granules| self.tlsf.next_cached(place, granules);
+            let Some(count) = stock.blocks(next) else {
+                return Err(self.fault(Place::NOWHERE, "a cache whose lists are not what they say"));
+            };
+            left = left.wrapping_sub(count);
+            sum.add(&stock.tallies);
+        }
+        if left != 0 {
+            return Err(self.fault(Place::NOWHERE, "cached blocks that are in no cache"));
+        }
+        let live = sum.total().counts();
+        if (live.live_blocks, live.live_bytes) != (seen.used_blocks, seen.live_bytes) {
+            return Err(self.fault(Place::NOWHERE, "the counts of live blocks are wrong"));
+        }
+        Ok(())
+    }
+
+    fn fault(&self, place: Place, what: &'static str) -> Damage {
+        let held = self.extents.get(usize::from(place.slot)).and_then(Option::as_ref);
+        let offset = place.granule as usize * GRANULE_BYTES;
+        Damage::Fault { address: held.map_or(0, |held| held.va() + offset), what }
     }
 
     fn guarded_intact(&self, address: NonNull<u8>, used: Used) -> Result<(), Refusal> {

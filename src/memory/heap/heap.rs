@@ -1,15 +1,15 @@
 //! The heap: arenas by node, and what crosses them.
 #![expect(unsafe_code, reason = "zeroes and copies blocks by address")]
 
-use super::arena::{Arena, Ask, Held, Part, Refusal, State};
+use super::arena::{Arena, Ask, Held, Part, Refusal, State, Stowed};
 use super::block::Block;
+use super::cache;
 use super::class::SIZE_END;
 use super::config::{HeapConfig, Request};
 use super::error::{Exhausted, HeapError};
-use super::source::{ExtentSource, Zones};
+use super::source::{ExtentSource, KernelPages, Zones};
 use super::table::GRANULE_BYTES;
 use crate::memory::{Iova, Memory, MemoryError, Size};
-use crate::sys::lock::Lock;
 use crossbeam_utils::CachePadded;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -23,14 +23,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub struct Heap {
     pub(super) config: HeapConfig,
     /// Tells this heap's blocks from those of others.
-    id: u32,
+    pub(super) id: u32,
     pub(super) source: Box<dyn ExtentSource>,
-    pub(super) arenas: Vec<CachePadded<Arena>>,
+    pub(super) arenas: Box<[CachePadded<Arena>]>,
     /// Bytes of all extents, those that are just being taken included: never above the limit.
     taken_bytes: AtomicU64,
     pub(super) failures: AtomicU64,
     /// The longest that an allocation may be, in bytes.
     max_bytes: u64,
+    /// The longest that goes through caches, in bytes; 0 if there are none.
+    most_cached_bytes: usize,
 }
 
 /// Ids of heaps; a wrap would take four thousand million heaps.
@@ -49,6 +51,21 @@ impl Heap {
         Self::with_source(Box::new(source), config)
     }
 
+    /// A heap that takes pages from the kernel as it grows, and gives them back: see [`KernelPages`].
+    ///
+    /// # Errors
+    /// [`HeapError::Name`] or [`HeapError::Limit`]; [`HeapError::Source`] if the kernel has no such
+    /// pages.
+    pub fn of_kernel_pages(
+        memory: &Arc<Memory>,
+        config: HeapConfig,
+    ) -> Result<Arc<Self>, HeapError> {
+        let name = config.name.clone();
+        let source = KernelPages::new(Arc::clone(memory));
+        let source = source.map_err(|source| HeapError::Source { name, source })?;
+        Self::with_source(Box::new(source), config)
+    }
+
     /// A heap that grows from `source`.
     ///
     /// # Errors
@@ -58,19 +75,22 @@ impl Heap {
         config: HeapConfig,
     ) -> Result<Arc<Self>, HeapError> {
         config.check()?;
-        let arena = |node| {
-            let state = Lock::new(State::new(config.guarded));
-            CachePadded::new(Arena { node, state })
-        };
+        let arena = |node| CachePadded::new(Arena::new(node, &config));
         let mut nodes = source.nodes();
-        nodes.truncate(usize::from(u16::MAX));
+        nodes.truncate(usize::from(u8::MAX));
+        let arenas: Box<[_]> = nodes.into_iter().map(arena).collect();
+        // Sizes end there; less what a red zone takes.
+        let max_bytes = config.limit_bytes.min(u64::from(SIZE_END - 2) * GRANULE_BYTES as u64);
+        // One that a cache couldn't hold needn't be offered to it.
+        let most = config.cache_most_bytes().min(cache::MOST_BYTES as u64);
+        let has_caches = arenas.iter().any(|arena| arena.caches.is_some());
         Ok(Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            arenas: nodes.into_iter().map(arena).collect(),
+            arenas,
             taken_bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            // Sizes end there; less what a red zone takes.
-            max_bytes: config.limit_bytes.min(u64::from(SIZE_END - 2) * GRANULE_BYTES as u64),
+            max_bytes,
+            most_cached_bytes: if has_caches { most as usize } else { 0 },
             source,
             config,
         }))
@@ -93,9 +113,12 @@ impl Heap {
     /// # Errors
     /// [`HeapError::Len`], [`HeapError::Align`], [`HeapError::Node`] for what can never be had,
     /// [`HeapError::Exhausted`] for what can't be had now. Nothing changes then.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, request: &Request) -> Result<Block, HeapError> {
-        self.take(request).map(Block)
+        match self.take_cached(request) {
+            Some(part) => Ok(Block(part)),
+            None => self.take_uncached(request).map(Block),
+        }
     }
 
     /// As [`alloc`](Self::alloc), with all bytes 0.
@@ -152,7 +175,7 @@ impl Heap {
     /// [`HeapError::Foreign`] for another heap's block; [`HeapError::Overrun`] in a guarded heap;
     /// [`HeapError::FreedTwice`] or [`HeapError::NotABlock`] if unsafe code has made two of one
     /// block. The block is lost to its owner in any case, and stays in use if it was.
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, block: Block) -> Result<(), HeapError> {
         self.give(&block.0)
     }
@@ -176,7 +199,7 @@ impl Heap {
                     len_bytes: used.len_bytes(),
                     iova,
                     heap: self.id,
-                    arena: index as u16,
+                    arena: index as u8,
                     slot: place.slot,
                     tag: used.tag,
                 })
@@ -196,11 +219,23 @@ impl Heap {
         self.arenas.iter().find_map(|arena| arena.state.with(|state| state.iova_of(address.addr())))
     }
 
-    /// Gives back the extents that are wholly free, also the one an arena keeps. Returns their
-    /// length in bytes.
+    /// Gives back what is cached, joined with its neighbours, and then the extents that are wholly
+    /// free, also those that an arena keeps. Returns their length in bytes. Lcores that come to the
+    /// heap wait meanwhile.
     pub fn trim(&self) -> u64 {
-        let held = self.arenas.iter().filter_map(|arena| arena.state.with(State::trim));
-        held.map(|held| self.give_back(held)).sum()
+        self.make_room().1
+    }
+
+    /// As `trim`; tells also whether anything was cached.
+    fn make_room(&self) -> (bool, u64) {
+        let (mut any_cached, mut len_bytes) = (false, 0);
+        for arena in &self.arenas {
+            let (any, leaving) = arena.flush_all();
+            any_cached |= any;
+            len_bytes += self.give_back(leaving);
+            len_bytes += self.give_back(arena.state.with(State::trim));
+        }
+        (any_cached, len_bytes)
     }
 
     /// Bytes taken from the source.
@@ -208,29 +243,78 @@ impl Heap {
         self.taken_bytes.load(Ordering::Relaxed)
     }
 
-    #[inline]
     pub(super) fn take(&self, request: &Request) -> Result<Part, HeapError> {
+        match self.take_cached(request) {
+            Some(part) => Ok(part),
+            None => self.take_uncached(request),
+        }
+    }
+
+    /// The usual case: a short block, of the first node or of any, for an lcore.
+    #[inline(always)]
+    fn take_cached(&self, request: &Request) -> Option<Part> {
+        let is_short = request.len_bytes.wrapping_sub(1) < self.most_cached_bytes;
+        if !is_short || request.align != GRANULE_BYTES {
+            return None;
+        }
+        let arena = self.arenas.first().filter(|arena| request.accepts(arena.node))?;
+        arena.take_cached(request, self.id, 0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_uncached(&self, request: &Request) -> Result<Part, HeapError> {
         self.check_request(request)?;
         let ask = Ask::new(request, self.config.guarded);
+        match self.take_from_arenas(request, &ask) {
+            Some(part) => Ok(part),
+            None => self.take_growing(request, &ask),
+        }
+    }
+
+    #[inline]
+    fn take_from_arenas(&self, request: &Request, ask: &Ask) -> Option<Part> {
+        let may_cache =
+            request.len_bytes <= self.most_cached_bytes && request.align <= GRANULE_BYTES;
         for (index, arena) in self.arenas.iter().enumerate() {
             if !request.accepts(arena.node) {
                 continue;
             }
-            let taken = arena.state.with(|state| state.take(&ask, self.id, index as u16));
-            if let Some(part) = taken {
-                return Ok(part);
+            let index = index as u8;
+            if may_cache && let Some(part) = arena.take_cached(request, self.id, index) {
+                return Some(part);
+            }
+            let taken = arena.state.with(|state| state.take(ask, self.id, index));
+            if taken.is_some() {
+                return taken;
             }
         }
-        self.take_growing(request, &ask)
+        None
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn give(&self, part: &Part) -> Result<(), HeapError> {
         let arena = self.arena_of(part)?;
+        if part.len_bytes <= self.most_cached_bytes {
+            match arena.give_cached(part) {
+                Stowed::Yes => return Ok(()),
+                Stowed::Full => {
+                    self.give_back(arena.flush_own());
+                    return Ok(());
+                }
+                Stowed::No => {}
+            }
+        }
+        self.give_uncached(arena, part)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_uncached(&self, arena: &Arena, part: &Part) -> Result<(), HeapError> {
         match arena.state.with(|state| state.give(part)) {
-            Ok(None) => Ok(()),
-            Ok(Some(held)) => {
-                self.give_back(held);
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.give_back(arena.state.with(State::take_leaving));
                 Ok(())
             }
             Err(refusal) => Err(self.refused(part, refusal)),
@@ -239,15 +323,19 @@ impl Heap {
 
     /// Outside of the lock, since giving pages back may take long.
     #[cold]
-    fn give_back(&self, held: Held) -> u64 {
-        let len_bytes = held.len_bytes() as u64;
-        drop(held);
-        // Afterwards, so that limit and source agree on what is free.
-        self.taken_bytes.fetch_sub(len_bytes, Ordering::Relaxed);
-        len_bytes
+    fn give_back(&self, leaving: Vec<Held>) -> u64 {
+        let mut sum_bytes = 0;
+        for held in leaving {
+            let len_bytes = held.len_bytes() as u64;
+            drop(held);
+            // Afterwards, so that limit and source agree on what is free.
+            self.taken_bytes.fetch_sub(len_bytes, Ordering::Relaxed);
+            sum_bytes += len_bytes;
+        }
+        sum_bytes
     }
 
-    #[inline]
+    #[inline(always)]
     fn arena_of(&self, part: &Part) -> Result<&Arena, HeapError> {
         match self.arenas.get(usize::from(part.arena)) {
             Some(arena) if part.heap == self.id => Ok(arena),
@@ -292,13 +380,21 @@ impl Heap {
         let mut source = None;
         for last in [false, true] {
             for (index, arena) in matching() {
-                match self.grow(arena, index as u16, ask) {
+                match self.grow(arena, index as u8, ask) {
                     Ok(part) => return Ok(part),
                     Err(error) => source = error,
                 }
             }
-            // Extents that are kept for another size may stand in the way.
-            if last || self.trim() == 0 {
+            if last {
+                break;
+            }
+            // What caches have may be enough, joined with what is around it; extents that are kept
+            // for another size may stand in the way.
+            let (any_cached, given_back_bytes) = self.make_room();
+            if any_cached && let Some(part) = self.take_from_arenas(request, ask) {
+                return Ok(part);
+            }
+            if given_back_bytes == 0 {
                 break;
             }
         }
@@ -307,7 +403,7 @@ impl Heap {
     }
 
     /// Takes an extent, and a block from it. If it can't, says why, unless it is the limit.
-    fn grow(&self, arena: &Arena, index: u16, ask: &Ask) -> Result<Part, Option<MemoryError>> {
+    fn grow(&self, arena: &Arena, index: u8, ask: &Ask) -> Result<Part, Option<MemoryError>> {
         let needed = ask.used.granules as usize * GRANULE_BYTES;
         let align = ask.align_granules as usize * GRANULE_BYTES;
         let page = self.source.page_len_bytes(arena.node).next_power_of_two();

@@ -1,10 +1,13 @@
 //! What a heap has, and for what: numbers, a dump for people, and a check of everything.
 
-use super::arena::{Damage, State};
+use super::arena::{Arena, Damage, State};
+use super::cache::Stock;
 use super::error::HeapError;
 use super::heap::Heap;
 use super::table::GRANULE_BYTES;
-use super::tag::{MAX_TAGS, Tag};
+use super::tag::Tag;
+use super::tally::{Tallies, Tally};
+use super::tlsf::Kind;
 use crate::memory::Size;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
@@ -14,9 +17,11 @@ use std::sync::atomic::Ordering;
 pub struct HeapStats {
     /// Bytes taken from the source.
     pub total_bytes: u64,
-    /// Bytes of free blocks.
+    /// Bytes of free blocks, those in caches included.
     pub free_bytes: u64,
-    /// Bytes of the longest free block.
+    /// Bytes of the free blocks in lcores' caches.
+    pub cached_bytes: u64,
+    /// Bytes of the longest free block outside of caches.
     pub largest_free_bytes: u64,
     /// Bytes of blocks in use, as asked for. What is missing from `total_bytes` is rounding up to
     /// 64 bytes, and red zones.
@@ -67,27 +72,46 @@ pub struct CheckReport {
     pub extents: u64,
     /// Blocks in use.
     pub used_blocks: u64,
-    /// Free blocks.
+    /// Free blocks, those in caches included.
     pub free_blocks: u64,
 }
 
 impl State {
-    fn stats(&self) -> HeapStats {
+    /// With all caches standing still.
+    fn stats(&self, stocks: &[&mut Stock]) -> HeapStats {
         let counts = self.counts;
+        let total = self.tallies_with(stocks).total();
+        let live = total.counts();
+        let cached: u64 = stocks.iter().map(|stock| u64::from(stock.granules())).sum();
         HeapStats {
             total_bytes: counts.total_bytes,
-            free_bytes: self.tlsf.free_granules() * GRANULE_BYTES as u64,
+            free_bytes: (self.tlsf.free_granules() + cached) * GRANULE_BYTES as u64,
+            cached_bytes: cached * GRANULE_BYTES as u64,
             largest_free_bytes: u64::from(self.tlsf.largest()) * GRANULE_BYTES as u64,
-            live_bytes: counts.live_bytes,
-            live_blocks: counts.allocated - counts.freed,
+            live_bytes: live.live_bytes,
+            live_blocks: live.live_blocks,
             extents: self.extents().count() as u64,
-            allocated: counts.allocated,
-            freed: counts.freed,
+            allocated: live.allocated,
+            freed: total.freed_blocks(),
             failures: 0,
             grown: counts.grown,
             given_back: counts.given_back,
             damaged: counts.damaged,
         }
+    }
+
+    fn tallies_with(&self, stocks: &[&mut Stock]) -> Tallies {
+        let mut sum = (*self.tallies).clone();
+        stocks.iter().for_each(|stock| sum.add(&stock.tallies));
+        sum
+    }
+}
+
+impl Arena {
+    /// Runs `work` with the caches and the state, all of which stand still meanwhile: one moment's
+    /// numbers, and those of all.
+    fn at_rest<R>(&self, work: impl FnOnce(&State, &[&mut Stock]) -> R) -> R {
+        self.with_stocks(|stocks| self.state.with(|state| work(state, stocks)))
     }
 }
 
@@ -95,6 +119,7 @@ impl HeapStats {
     fn add(&mut self, other: &Self) {
         self.total_bytes += other.total_bytes;
         self.free_bytes += other.free_bytes;
+        self.cached_bytes += other.cached_bytes;
         self.largest_free_bytes = self.largest_free_bytes.max(other.largest_free_bytes);
         self.live_bytes += other.live_bytes;
         self.live_blocks += other.live_blocks;
@@ -108,7 +133,8 @@ impl HeapStats {
 }
 
 impl Heap {
-    /// The state of the whole heap. Nodes are looked at one after the other, each at one moment.
+    /// The state of the whole heap. Nodes are looked at one after the other, each at one moment: lcores
+    /// that come to the heap just then wait some microseconds.
     pub fn stats(&self) -> HeapStats {
         let failures = self.failures.load(Ordering::Relaxed);
         let mut sum = HeapStats { failures, ..HeapStats::default() };
@@ -120,24 +146,19 @@ impl Heap {
 
     /// The state by node; `None` stands for memory that may be anywhere.
     pub fn node_stats(&self) -> Vec<(Option<u32>, HeapStats)> {
-        let stats = self.arenas.iter().map(|arena| (arena.node, arena.state.with(|s| s.stats())));
-        stats.collect()
+        let stats = |arena: &Arena| arena.at_rest(State::stats);
+        self.arenas.iter().map(|arena| (arena.node, stats(arena))).collect()
     }
 
     /// The tags that blocks were ever allocated for.
     pub fn tags(&self) -> Vec<TagStats> {
-        let mut sums = vec![TagCounts::default(); MAX_TAGS];
+        let mut sum = Tallies::new();
         for arena in &self.arenas {
-            arena.state.with(|state| {
-                for (sum, counts) in sums.iter_mut().zip(&state.tags) {
-                    sum.allocated += counts.allocated;
-                    sum.live_blocks += counts.live_blocks;
-                    sum.live_bytes += counts.live_bytes;
-                }
-            });
+            sum.add(&arena.at_rest(State::tallies_with));
         }
-        let tags = sums.into_iter().enumerate().filter(|(_, counts)| counts.allocated > 0);
-        let stats = |(index, counts)| TagStats { tag: Tag::from_index(index as u16), counts };
+        let tags = sum.by_tag().map(Tally::counts).enumerate();
+        let tags = tags.filter(|(_, counts)| counts.allocated > 0);
+        let stats = |(index, counts)| TagStats { tag: Tag::from_index(index as u8), counts };
         tags.map(stats).collect()
     }
 
@@ -162,12 +183,14 @@ impl Heap {
         let stats = self.stats();
         writeln!(
             out,
-            "heap {}: {} of at most {}, {} free (largest block {}), {} blocks in use with {}{}",
+            "heap {}: {} of at most {}, {} free (largest block {}; {} in caches), {} blocks in use \
+             with {}{}",
             self.name(),
             Size(stats.total_bytes),
             Size(self.config.limit_bytes),
             Size(stats.free_bytes),
             Size(stats.largest_free_bytes),
+            Size(stats.cached_bytes),
             stats.live_blocks,
             Size(stats.live_bytes),
             if self.is_guarded() { ", guarded" } else { "" },
@@ -184,7 +207,7 @@ impl Heap {
         )?;
         for arena in &self.arenas {
             let mut text = Vec::new();
-            arena.state.with(|state| dump_arena(&mut text, state, with_blocks))?;
+            arena.at_rest(|state, _| dump_arena(&mut text, state, with_blocks))?;
             match arena.node {
                 Some(node) => writeln!(out, "node {node}:")?,
                 None => writeln!(out, "any node:")?,
@@ -211,7 +234,7 @@ impl Heap {
     pub fn check(&self) -> Result<CheckReport, HeapError> {
         let mut report = CheckReport::default();
         for arena in &self.arenas {
-            let seen = arena.state.with(|state| state.check());
+            let seen = arena.at_rest(State::check);
             let seen = seen.map_err(|damage| self.damage(damage))?;
             report.extents += seen.extents;
             report.used_blocks += seen.used_blocks;
@@ -242,16 +265,15 @@ fn dump_arena(out: &mut Vec<u8>, state: &State, with_blocks: bool) -> io::Result
         if !with_blocks {
             continue;
         }
-        for (place, granules, used) in state.tlsf.blocks(slot) {
+        for (place, granules, kind) in state.tlsf.blocks(slot) {
             let address = va + place.granule as usize * GRANULE_BYTES;
-            match used {
-                Some(used) => {
+            let len = granules as usize * GRANULE_BYTES;
+            match kind {
+                Kind::Used(used) => {
                     writeln!(out, "    {address:#x}  {:>12}  {}", used.len_bytes(), used.tag)?;
                 }
-                None => {
-                    let len = granules as usize * GRANULE_BYTES;
-                    writeln!(out, "    {address:#x}  {len:>12}  (free)")?;
-                }
+                Kind::Cached(_) => writeln!(out, "    {address:#x}  {len:>12}  (free, cached)")?,
+                Kind::Free => writeln!(out, "    {address:#x}  {len:>12}  (free)")?,
             }
         }
     }

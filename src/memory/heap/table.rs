@@ -7,6 +7,8 @@
 //! kernel: only the parts of it become resident that blocks start or end in.
 
 use super::tag::Tag;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use zerocopy::{FromBytes, FromZeros, IntoBytes, KnownLayout};
 
 /// Bytes in a granule, the unit of the heap: a cache line, so that no two blocks share one.
@@ -26,6 +28,25 @@ impl Place {
     #[inline]
     pub(super) fn after(self, granules: u32) -> Self {
         Self { granule: self.granule + granules, ..self }
+    }
+}
+
+/// A place in one word, as caches' lists have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link(u64);
+
+impl Link {
+    /// The end of a list.
+    pub(super) const END: Self = Self::to(Place::NOWHERE);
+
+    #[inline(always)]
+    pub(super) const fn to(place: Place) -> Self {
+        Self(place.granule as u64 | (place.slot as u64) << 32)
+    }
+
+    #[inline(always)]
+    pub(super) const fn place(self) -> Place {
+        Place { slot: (self.0 >> 32) as u16, granule: self.0 as u32 }
     }
 }
 
@@ -52,6 +73,18 @@ pub(super) struct Used {
 }
 
 impl Used {
+    /// No bytes, for nobody.
+    pub(super) const NOTHING: Self = Self { granules: 0, tag: Tag::UNTAGGED, slack_bytes: 0 };
+
+    /// The least that holds `len_bytes`, which is at most some granules less than `u32::MAX` of them.
+    #[inline(always)]
+    pub(super) fn of(len_bytes: usize, tag: Tag) -> Self {
+        let granules = len_bytes.div_ceil(GRANULE_BYTES);
+        // Less than a granule, so it fits.
+        let slack_bytes = (granules * GRANULE_BYTES - len_bytes) as u8;
+        Self { granules: granules as u32, tag, slack_bytes }
+    }
+
     /// What was asked for, in bytes.
     #[inline]
     pub(super) fn len_bytes(&self) -> usize {
@@ -59,41 +92,104 @@ impl Used {
     }
 }
 
-/// One granule. The meaning of the last three fields depends on the state.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+/// One granule: two words of 64 bits, each read and written whole.
+///
+/// A block in use belongs to whoever has it, and a cached one to its cache: they write its first
+/// entry without the arena's lock, while somebody who has the lock may read the state and length
+/// there (to see whether a neighbour is free). So the words are atomic; what must be ordered is,
+/// by the lock, by the cache's owner, and by how a block goes from thread to thread.
+#[derive(Debug, Default, FromZeros)]
 #[repr(C)]
-struct Entry {
-    /// Bits 31-30: the state. Below: the block's granules (not for `Interior`).
-    head: u32,
-    /// `Used`: the tag, and from bit 16 on the slack. `Free`: granule of the next in the list.
-    next: u32,
-    /// `Free`: granule of the one before in the list. Without meaning in the first of a list, so
-    /// that taking the first doesn't touch the second.
-    prev: u32,
-    /// `Free`: slot of the next, and from bit 16 on that of the one before.
-    slots: u32,
+pub(super) struct Entry {
+    /// Bits 31-30: the state; below: the block's granules (not for `Interior`). From bit 32 on:
+    /// `Used`: the tag, from bit 48 on the slack (8 bits), and in bit 63 whether it is in a cache, that is free
+    /// for everybody but the arena; tag and slack are those it had last. `Free`: granule of the
+    /// next in the list.
+    block: AtomicU64,
+    /// `Free`: granule of the one before in the list; from bit 32 on slot of the next, from bit 48
+    /// on that of the one before. Without meaning in the first of a list, so that taking the first
+    /// doesn't touch the second. `Used`, in a cache: the next of the cache's list.
+    links: AtomicU64,
 }
 
-const SIZE_MASK: u32 = (1 << 30) - 1;
-const USED: u32 = 1;
-const FREE: u32 = 2;
-const FREE_END: u32 = 3;
+const SIZE_MASK: u64 = (1 << 30) - 1;
+const USED: u64 = 1;
+const FREE: u64 = 2;
+const FREE_END: u64 = 3;
+const CACHED: u64 = 1 << 63;
+
+const fn head(state: u64, size: u32) -> u64 {
+    debug_assert!(size as u64 <= SIZE_MASK);
+    state << 30 | size as u64
+}
+
+/// A block in use, as its first entry has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UsedWord(u64);
+
+impl UsedWord {
+    #[inline(always)]
+    pub(super) fn new(used: Used) -> Self {
+        let about = u64::from(used.tag.index()) | u64::from(used.slack_bytes) << 16;
+        Self(head(USED, used.granules) | about << 32)
+    }
+}
 
 impl Entry {
     #[inline]
-    fn new(state: u32, size: u32) -> Self {
-        debug_assert!(size <= SIZE_MASK);
-        Self { head: state << 30 | size, ..Self::default() }
+    fn block(&self) -> u64 {
+        self.block.load(Relaxed)
     }
 
     #[inline]
-    fn is(&self, state: u32) -> bool {
-        self.head >> 30 == state
+    fn set(&self, block: u64) {
+        self.block.store(block, Relaxed);
+    }
+
+    #[inline]
+    fn is(&self, state: u64) -> bool {
+        self.block() >> 30 & 3 == state
     }
 
     #[inline]
     fn size(&self) -> u32 {
-        self.head & SIZE_MASK
+        (self.block() & SIZE_MASK) as u32
+    }
+
+    /// Whether this is the first of that very block, in use and in no cache.
+    #[inline(always)]
+    pub(super) fn holds(&self, word: UsedWord) -> bool {
+        self.block() == word.0
+    }
+
+    /// The block is in use, out of any cache. Only for who has the block.
+    #[inline(always)]
+    pub(super) fn hand_out(&self, word: UsedWord) {
+        self.set(word.0);
+    }
+
+    /// The block is in a cache, where `next` follows it. Only for who has the block.
+    #[inline(always)]
+    pub(super) fn stow(&self, word: UsedWord, next: Link) {
+        self.set(word.0 | CACHED);
+        self.links.store(next.0, Relaxed);
+    }
+
+    /// What follows a block in its cache. Only for the cache.
+    #[inline(always)]
+    pub(super) fn next_stowed(&self) -> Link {
+        Link(self.links.load(Relaxed))
+    }
+
+    fn is_cached(&self) -> bool {
+        self.is(USED) && self.block() & CACHED != 0
+    }
+
+    #[inline]
+    fn as_used(&self) -> Used {
+        let about = self.block() >> 32;
+        let (tag, slack_bytes) = (Tag::from_index(about as u8), (about >> 16) as u8);
+        Used { granules: self.size(), tag, slack_bytes }
     }
 }
 
@@ -108,6 +204,7 @@ struct Freed {
 /// The entries of an extent.
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    /// Never reached by `&mut`, and never moved: whoever has a block may be at its entry.
     entries: Vec<Entry>,
     /// Address of the first granule, divided by the size of one.
     base: u64,
@@ -146,7 +243,7 @@ impl Table {
 
     #[inline]
     pub(super) fn state(&self, granule: u32) -> State {
-        match self.entries[granule as usize].head >> 30 {
+        match self.entries[granule as usize].block() >> 30 & 3 {
             USED => State::Used,
             FREE => State::Free,
             FREE_END => State::FreeEnd,
@@ -154,12 +251,23 @@ impl Table {
         }
     }
 
-    /// The block in use that starts at `granule`, if one does.
+    /// The entries, for whoever has a block of this extent. They stay where they are.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The block in use that starts at `granule`, if one does that is in no cache.
     #[inline]
     pub(super) fn used(&self, granule: u32) -> Option<Used> {
-        let entry = self.entries.get(granule as usize).filter(|entry| entry.is(USED))?;
-        let (tag, slack_bytes) = (Tag::from_index(entry.next as u16), (entry.next >> 16) as u8);
-        Some(Used { granules: entry.size(), tag, slack_bytes })
+        let entry = self.entries.get(granule as usize)?;
+        (entry.is(USED) && entry.block() & CACHED == 0).then(|| entry.as_used())
+    }
+
+    /// The block in a cache that starts at `granule`, if one does: with the length and tag that it
+    /// had last.
+    pub(super) fn cached(&self, granule: u32) -> Option<Used> {
+        let entry = self.entries.get(granule as usize).filter(|entry| entry.is_cached())?;
+        Some(entry.as_used())
     }
 
     /// Writes down a block in use. What was a free block's last granule is none any more.
@@ -168,8 +276,7 @@ impl Table {
         if used.granules > 1 {
             self.set_interior(granule + used.granules - 1);
         }
-        let next = u32::from(used.tag.index()) | u32::from(used.slack_bytes) << 16;
-        self.entries[granule as usize] = Entry { next, ..Entry::new(USED, used.granules) };
+        self.entries[granule as usize].hand_out(UsedWord::new(used));
     }
 
     /// Granules of the free block that starts at `granule`, if one does.
@@ -181,7 +288,7 @@ impl Table {
     /// Granules of the free block that ends just before `granule`, if one does.
     #[inline]
     pub(super) fn free_before(&self, granule: u32) -> Option<u32> {
-        let entry = self.entries[granule.checked_sub(1)? as usize];
+        let entry = &self.entries[granule.checked_sub(1)? as usize];
         (entry.is(FREE_END) || (entry.is(FREE) && entry.size() == 1)).then(|| entry.size())
     }
 
@@ -190,15 +297,16 @@ impl Table {
     #[inline]
     pub(super) fn set_free(&mut self, granule: u32, size: u32, next: Place) {
         if size > 1 {
-            self.entries[(granule + size - 1) as usize] = Entry::new(FREE_END, size);
+            self.entries[(granule + size - 1) as usize].set(head(FREE_END, size));
         }
-        let (next, slots) = (next.granule, u32::from(next.slot));
-        self.entries[granule as usize] = Entry { next, slots, ..Entry::new(FREE, size) };
+        let entry = &self.entries[granule as usize];
+        entry.set(head(FREE, size) | u64::from(next.granule) << 32);
+        entry.links.store(u64::from(next.slot) << 32, Relaxed);
     }
 
     #[inline]
     pub(super) fn set_interior(&mut self, granule: u32) {
-        self.entries[granule as usize] = Entry::default();
+        self.entries[granule as usize].set(0);
     }
 
     /// What a free block's last granule says of its length; for `check`.
@@ -210,28 +318,30 @@ impl Table {
     #[inline]
     pub(super) fn next(&self, granule: u32) -> Place {
         let entry = &self.entries[granule as usize];
-        Place { slot: entry.slots as u16, granule: entry.next }
+        let slot = (entry.links.load(Relaxed) >> 32) as u16;
+        Place { slot, granule: (entry.block() >> 32) as u32 }
     }
 
     /// The one before in the list of the free block at `granule`, if that isn't the first.
     #[inline]
     pub(super) fn prev(&self, granule: u32) -> Place {
-        let entry = &self.entries[granule as usize];
-        Place { slot: (entry.slots >> 16) as u16, granule: entry.prev }
+        let links = self.entries[granule as usize].links.load(Relaxed);
+        Place { slot: (links >> 48) as u16, granule: links as u32 }
     }
 
     #[inline]
     pub(super) fn set_next(&mut self, granule: u32, next: Place) {
-        let entry = &mut self.entries[granule as usize];
-        entry.next = next.granule;
-        entry.slots = entry.slots & 0xffff_0000 | u32::from(next.slot);
+        let entry = &self.entries[granule as usize];
+        entry.set(entry.block() & 0xffff_ffff | u64::from(next.granule) << 32);
+        let links = entry.links.load(Relaxed) & !(0xffff << 32);
+        entry.links.store(links | u64::from(next.slot) << 32, Relaxed);
     }
 
     #[inline]
     pub(super) fn set_prev(&mut self, granule: u32, prev: Place) {
-        let entry = &mut self.entries[granule as usize];
-        entry.prev = prev.granule;
-        entry.slots = entry.slots & 0x0000_ffff | u32::from(prev.slot) << 16;
+        let entry = &self.entries[granule as usize];
+        let links = entry.links.load(Relaxed) & (0xffff << 32);
+        entry.links.store(links | u64::from(prev.granule) | u64::from(prev.slot) << 48, Relaxed);
     }
 
     /// Remembers what was freed here, in a guarded heap.
@@ -244,7 +354,7 @@ impl Table {
     /// Length in bytes and tag of the last block that was freed here, in a guarded heap.
     pub(super) fn remembered(&self, granule: u32) -> Option<(usize, Tag)> {
         let freed = self.freed.get(granule as usize).filter(|freed| freed.len_bytes > 0)?;
-        Some((freed.len_bytes as usize, Tag::from_index(freed.tag as u16)))
+        Some((freed.len_bytes as usize, Tag::from_index(freed.tag as u8)))
     }
 
     /// The block that `granule` is part of: its first granule. Walks back, so for messages only.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 /// The kind of thing that an allocation holds: `"rx queue"`, `"flow table"`. A small number that
 /// stands for a name; the names are those of the whole process.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag(u16);
+pub struct Tag(u8);
 
 /// The most names that a process may have, with the one that is always there.
 pub const MAX_TAGS: usize = 256;
@@ -44,7 +44,8 @@ impl Tag {
                 names.len() - 1
             }
         };
-        Ok(Self(index as u16 + 1))
+        // Below MAX_TAGS.
+        Ok(Self(index as u8 + 1))
     }
 
     /// Its name.
@@ -55,12 +56,12 @@ impl Tag {
     }
 
     #[inline]
-    pub(super) fn index(self) -> u16 {
+    pub(super) fn index(self) -> u8 {
         self.0
     }
 
     #[inline]
-    pub(super) fn from_index(index: u16) -> Self {
+    pub(super) fn from_index(index: u8) -> Self {
         Self(index)
     }
 }

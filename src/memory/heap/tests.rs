@@ -1,6 +1,7 @@
 //! The heap's interface: what it refuses, what it detects, how it grows.
 #![expect(unsafe_code, reason = "tests misuse the heap in ways that safe code can't")]
 
+mod cache;
 mod model;
 mod owners;
 mod plain;
@@ -345,7 +346,11 @@ fn the_dump_shows_extents_blocks_and_tags() {
     let lines: Vec<_> = short.lines().collect();
     assert_eq!(lines.len(), 6, "{short}");
     assert!(lines[0].starts_with("heap test: 4 KiB of at most 64 KiB, 3 KiB free"), "{short}");
-    assert!(lines[0].contains("largest block 2944 bytes), 1 blocks in use with 1 KiB"), "{short}");
+    assert!(
+        lines[0]
+            .contains("largest block 2944 bytes; 0 bytes in caches), 1 blocks in use with 1 KiB"),
+        "{short}"
+    );
     assert_eq!(lines[2], "any node:");
     assert!(lines[3].starts_with("  extent 0: 0x"), "{short}");
     assert_eq!(lines[4], "tag dump rx: 0 blocks in use with 0 bytes, 1 so far");

@@ -9,7 +9,7 @@
 //! lists that may fit are looked at, so that the last block of just the right size is found too.
 
 use super::class::{COLUMNS, Class, Occupied, ROWS, SIZE_END};
-use super::table::{GRANULE_BYTES, Place, State, Table, Used};
+use super::table::{GRANULE_BYTES, Link, Place, State, Table, Used};
 
 /// Blocks that are looked at in each list that isn't sure to fit.
 const TRIES: usize = 8;
@@ -30,6 +30,15 @@ pub(super) struct Tlsf {
 pub(super) struct Taken {
     pub(super) place: Place,
     pub(super) first_in_extent: bool,
+}
+
+/// What a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Used(Used),
+    /// In a cache, with the length and tag that it had last.
+    Cached(Used),
+    Free,
 }
 
 /// A fault of the lists or the tables themselves.
@@ -296,18 +305,29 @@ impl Tlsf {
         slots.map(|(slot, _)| slot as u16)
     }
 
-    /// Blocks of an extent in the order of their addresses; used ones with what is known of them.
+    /// What follows the block at `place` in its cache, if it is a cached one of that length.
+    pub(super) fn next_cached(&self, place: Place, granules: u32) -> Option<Link> {
+        let table = self.tables.get(usize::from(place.slot))?;
+        table.cached(place.granule).filter(|used| used.granules == granules)?;
+        Some(table.entries().get(place.granule as usize)?.next_stowed())
+    }
+
+    /// Blocks of an extent in the order of their addresses: place, granules, and what they are.
     /// Ends early where the table makes no sense, which [`check`](Self::check) reports.
-    pub(super) fn blocks(&self, slot: u16) -> impl Iterator<Item = (Place, u32, Option<Used>)> {
+    pub(super) fn blocks(&self, slot: u16) -> impl Iterator<Item = (Place, u32, Kind)> {
         let table = self.tables.get(usize::from(slot));
         let mut granule = 0;
         std::iter::from_fn(move || {
             let table = table?;
-            let used = table.used(granule);
-            let size = used.map(|used| used.granules).or(table.free(granule))?;
+            let used = table.used(granule).map(Kind::Used);
+            let kind = used.or_else(|| table.cached(granule).map(Kind::Cached));
+            let (size, kind) = match kind {
+                Some(Kind::Used(used) | Kind::Cached(used)) => (used.granules, kind?),
+                _ => (table.free(granule)?, Kind::Free),
+            };
             let place = Place { slot, granule };
             granule = granule.checked_add(size)?;
-            Some((place, size, used))
+            Some((place, size, kind))
         })
     }
 
@@ -319,13 +339,14 @@ impl Tlsf {
         for slot in self.slots() {
             let table = self.table(slot);
             let (mut end, mut free_before) = (0, false);
-            for (place, size, used) in self.blocks(slot) {
+            for (place, size, kind) in self.blocks(slot) {
+                let is_free = kind == Kind::Free;
                 end = place.granule.saturating_add(size);
                 if size == 0 || end > table.granules() {
                     return fault(place, "a block of no length, or beyond its extent");
                 }
                 for granule in place.granule + 1..end {
-                    let last_of_free = granule + 1 == end && used.is_none();
+                    let last_of_free = granule + 1 == end && is_free;
                     let expected = if last_of_free { State::FreeEnd } else { State::Interior };
                     let here = Place { granule, ..place };
                     if table.state(granule) != expected {
@@ -335,14 +356,14 @@ impl Tlsf {
                         return fault(here, "a free block whose end has another length");
                     }
                 }
-                if used.is_none() {
+                if is_free {
                     if free_before {
                         return fault(place, "two free blocks side by side");
                     }
                     free += u64::from(size);
                     free_blocks += 1;
                 }
-                free_before = used.is_none();
+                free_before = is_free;
             }
             if end != table.granules() {
                 let place = Place { slot, granule: end };

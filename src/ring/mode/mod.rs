@@ -53,6 +53,18 @@ impl Amount {
         }
     }
 
+    /// The claim by another name, if it is all that was wanted: its length is then known to be
+    /// what the caller said, which is often a constant.
+    #[inline(always)]
+    pub(super) fn whole(self, claim: Claim) -> Option<Claim> {
+        match self {
+            Self::Bulk(wanted) => Some(Claim { count: wanted, ..claim }), // or there'd be none
+            Self::Burst(wanted) => {
+                (claim.count == wanted).then_some(Claim { count: wanted, ..claim })
+            }
+        }
+    }
+
     #[inline(always)]
     fn of(self, available: u32) -> u32 {
         match self {

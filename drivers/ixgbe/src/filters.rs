@@ -1,0 +1,81 @@
+//! Which frames are received: addresses, VLANs, promiscuous modes (82599 datasheet 7.1.1).
+
+use packetboat::net::MacAddress;
+use packetboat::port::PortError;
+
+use crate::bar::Bar;
+use crate::registers::{FCTRL, MPSAR_HI, MPSAR_LO, RAH, RAL, VFTA, VLNCTRL};
+
+/// FCTRL: all multicast, all unicast, broadcast.
+const ALL_MULTICAST: u32 = 1 << 8;
+const ALL_UNICAST: u32 = 1 << 9;
+pub(crate) const BROADCAST: u32 = 1 << 10;
+/// RAH: the address is valid.
+const VALID: u32 = 1 << 31;
+/// VLNCTRL: frames of VLANs that aren't in the table are dropped.
+const VLAN_FILTER: u32 = 1 << 30;
+/// VLAN identifiers have 12 bits, of which the highest value is reserved.
+const VLANS: u16 = 4095;
+
+/// The address in slot `n`, whether valid or not.
+pub(crate) fn address(bar: &Bar, n: u16) -> (MacAddress, bool) {
+    let [a, b, c, d] = bar.read_at(RAL, n).to_le_bytes();
+    let high = bar.read_at(RAH, n);
+    let [e, f, ..] = high.to_le_bytes();
+    (MacAddress([a, b, c, d, e, f]), high & VALID != 0)
+}
+
+/// Puts an address into slot `n`, or takes what is there out.
+pub(crate) fn set_address(bar: &Bar, n: u16, address: Option<MacAddress>) {
+    let MacAddress([a, b, c, d, e, f]) = address.unwrap_or(MacAddress([0; 6]));
+    // While it is changed it isn't valid.
+    bar.write_at(RAH, n, 0);
+    bar.write_at(RAL, n, u32::from_le_bytes([a, b, c, d]));
+    let valid = if address.is_some() { VALID } else { 0 };
+    bar.write_at(RAH, n, u32::from_le_bytes([e, f, 0, 0]) | valid);
+    bar.write_at(MPSAR_LO, n, u32::from(address.is_some()));
+    bar.write_at(MPSAR_HI, n, 0);
+}
+
+/// Receives frames to `address` besides its own, or no more.
+pub(crate) fn filter_address(bar: &Bar, wanted: MacAddress, on: bool) -> Result<(), PortError> {
+    let slots: Vec<(u16, MacAddress, bool)> = (1..RAL.count())
+        .map(|n| {
+            let (address, valid) = address(bar, n);
+            (n, address, valid)
+        })
+        .collect();
+    let there = slots.iter().find(|(_, address, valid)| *valid && *address == wanted);
+    match (there, on) {
+        (Some(_), true) | (None, false) => Ok(()),
+        (Some((n, ..)), false) => {
+            set_address(bar, *n, None);
+            Ok(())
+        }
+        (None, true) => {
+            let free = slots.iter().find(|(.., valid)| !valid);
+            let (n, ..) = free.ok_or_else(|| {
+                bar.fault(format!("all of its {} address filters are taken", slots.len()))
+            })?;
+            set_address(bar, *n, Some(wanted));
+            Ok(())
+        }
+    }
+}
+
+/// Receives tagged frames of `vlan`, or no more; others are dropped from now on.
+pub(crate) fn filter_vlan(bar: &Bar, vlan: u16, on: bool) -> Result<(), PortError> {
+    if vlan >= VLANS {
+        return Err(bar.fault(format!("VLAN {vlan} was to be filtered; there are 0 to 4094")));
+    }
+    let bit = 1 << (vlan % 32);
+    bar.change_at(VFTA, vlan / 32, bit, if on { bit } else { 0 });
+    bar.change(VLNCTRL, 0, VLAN_FILTER);
+    Ok(())
+}
+
+pub(crate) fn set_promiscuous(bar: &Bar, on: bool, all_multicast: bool) {
+    let multicast = if on || all_multicast { ALL_MULTICAST } else { 0 };
+    let unicast = if on { ALL_UNICAST } else { 0 };
+    bar.change(FCTRL, ALL_MULTICAST | ALL_UNICAST, multicast | unicast);
+}
