@@ -26,7 +26,8 @@ main() {
     need_command dpdk-testpmd dpdk-dev
     need_command python3
     [[ -x $L2FWD ]] || die "wanted l2fwd at $L2FWD, found none. Run: cargo build --release -p packetboat-l2fwd"
-    rm -rf "$LOGS" && mkdir -p "$LOGS" || die "wanted the folder $LOGS for logs, found that it can't be made"
+    rm -rf "$LOGS"
+    mkdir -p "$LOGS" || die "wanted the folder $LOGS for logs, found that it can't be made"
     trap 'leave' EXIT
     trap 'exit 130' INT TERM
     keep_hugepages "$PAGES"
@@ -104,12 +105,16 @@ testpmd_kill() {
 
 # testpmd_counts: prints RX and TX packets of port 0, then of port 1, since it began.
 testpmd_counts() {
-    testpmd 'show port stats all' || return 1
-    tac "$TESTPMD_LOG" | awk '
-        BEGIN { n = 0 }
-        /RX-packets:/ && n < 2 { rx[n] = $2 } /TX-packets:/ && n < 2 { tx[n] = $2 }
-        /NIC statistics for port/ { n++ } n >= 2 { exit }
-        END { print rx[1], tx[1], rx[0], tx[0] }'
+    local before text='NIC statistics for port 1'
+    before=$(grep -ac "$text" "$TESTPMD_LOG")
+    printf 'show port stats all\n' >&9
+    testpmd_wait "$text" $((before + 1)) || return 1
+    sleep 0.3 # its lines follow
+    awk '
+        /NIC statistics for port/ { port = $5; on = 1 }
+        on && /RX-packets:/ { rx[port] = $2 }
+        on && /TX-packets:/ { tx[port] = $2; on = 0 }
+        END { print rx[0], tx[0], rx[1], tx[1] }' "$TESTPMD_LOG"
 }
 
 # ---- l2fwd
@@ -172,6 +177,13 @@ l2fwd_line() {
     grep -a " port=$1 " "$L2FWD_LOG" | tail -n 1 | grep -o " $2=[0-9]*" | cut -d= -f2
 }
 
+# l2fwd_received: frames, by both ports, at the last report.
+l2fwd_received() {
+    local first second
+    first=$(l2fwd_line 0 rx_packets) second=$(l2fwd_line 1 rx_packets)
+    echo $((${first:-0} + ${second:-0}))
+}
+
 # ---- every frame over every kind of ring
 
 matrix() {
@@ -199,17 +211,15 @@ one() { # QUEUES PACKED MERGEABLE IN_ORDER
         return
     fi
     # Frames of each size go round and round, both ways, until there were enough of them.
+    local step=0 enough until_s
     for size in "${sizes[@]}"; do
+        step=$((step + 1))
+        enough=$((FRAMES * step / ${#sizes[@]})) until_s=$((began + 2 + LIMIT_S * step / ${#sizes[@]}))
         testpmd "set txpkts $size"
         testpmd 'start tx_first 2'
-        while (($(l2fwd_line 0 rx_packets || echo 0) + $(l2fwd_line 1 rx_packets || echo 0) < FRAMES / ${#sizes[@]} * ++size_number)) &&
-            ((SECONDS - began < LIMIT_S / ${#sizes[@]} * size_number)); do
-            ((size_number--))
-            sleep 0.3
-        done
+        while (($(l2fwd_received) < enough && SECONDS < until_s)); do sleep 0.3; done
         testpmd 'stop'
     done
-    size_number=0
     # What is still in the rings comes out, and is counted.
     testpmd 'set fwd rxonly'
     testpmd 'start'
@@ -232,7 +242,6 @@ one() { # QUEUES PACKED MERGEABLE IN_ORDER
         not_ok "$name: all accounted for" "$account"
     fi
 }
-size_number=0
 
 # ---- either side killed, under load
 
@@ -246,10 +255,10 @@ restart() {
 # Whether frames pass now: the counters move on.
 frames_pass() {
     local before now tries
-    before=$(l2fwd_line 0 rx_packets || echo 0)
+    before=$(l2fwd_received)
     for ((tries = 0; tries < 60; tries++)); do
-        now=$(l2fwd_line 0 rx_packets || echo 0)
-        ((${now:-0} > ${before:-0})) && return 0
+        now=$(l2fwd_received)
+        ((now > before)) && return 0
         sleep 0.1
     done
     return 1
@@ -259,7 +268,6 @@ restart_back_end() { # ROLE ARGUMENTS
     local name="back-end-killed${1:+-$1}-${2/=/-}" round passed=0
     if [[ $1 == server ]]; then
         # Who listens comes first.
-        ( sleep 2 && : ) &
         l2fwd_start_late "$name" "$2,server"
         testpmd_start "$name" 1 server
         l2fwd_wait 'Ctrl-C stops' || true
