@@ -17,4 +17,4 @@ pub use batch::{Batch, Descriptor};
 pub use fifo::Fifo;
 pub use rings::{Moved, ReceiveRing, SendRing};
 pub use slots::{Slots, Table};
-pub use words::{Pairs, Run};
+pub use words::{Pairs, Words};

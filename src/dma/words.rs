@@ -42,11 +42,11 @@ impl Array<u64> {
     /// Each is loaded when it is asked for: later reads of DMA memory see what the device wrote
     /// before it wrote it.
     #[inline(always)]
-    pub fn run<const STEP: usize>(&self, first: usize, count: usize) -> Run<'_, STEP> {
+    pub fn run<const STEP: usize>(&self, first: usize, count: usize) -> Words<'_, STEP> {
         let there = self.count().saturating_sub(first).div_ceil(STEP);
         // SAFETY: the masked word lies inside the array.
         let at = unsafe { self.base.add(first & self.mask) };
-        Run { at, left: count.min(there), array: PhantomData }
+        Words { at, left: count.min(there), array: PhantomData }
     }
 }
 
@@ -109,13 +109,13 @@ impl Pairs<'_> {
 
 /// Words to be read.
 #[derive(Debug)]
-pub struct Run<'a, const STEP: usize> {
+pub struct Words<'a, const STEP: usize> {
     at: NonNull<u64>,
     left: usize,
     array: PhantomData<&'a Array<u64>>,
 }
 
-impl<const STEP: usize> Run<'_, STEP> {
+impl<const STEP: usize> Words<'_, STEP> {
     /// How many are left.
     #[inline(always)]
     #[must_use]
@@ -124,7 +124,7 @@ impl<const STEP: usize> Run<'_, STEP> {
     }
 }
 
-impl<const STEP: usize> Iterator for Run<'_, STEP> {
+impl<const STEP: usize> Iterator for Words<'_, STEP> {
     type Item = u64;
 
     #[inline(always)]

@@ -10,6 +10,8 @@
 
 mod control;
 mod features;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod gate;
 mod header;
 mod port;

@@ -215,7 +215,7 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
         let mut bytes = 0;
         // A frame that goes on in other buffers.
         let mut first_of_several = None;
-        let taken = burst.fill(usize::MAX, || {
+        let taken = burst.fill(usize::from(*left), || {
             let len = used.next()?;
             let place = places.next()?;
             let data = len.wrapping_sub(u32::from(HEADER_BYTES));

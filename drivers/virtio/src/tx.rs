@@ -154,7 +154,7 @@ impl<R: Straight> VirtioTx<R> {
         let Self { ring, lent, done, .. } = self;
         let mut places = lent.run(ring.used_place(), left.into());
         let mut used = ring.done_run(left);
-        let taken = done.fill(usize::MAX, || {
+        let taken = done.fill(left.into(), || {
             used.next()?;
             places.next()?.take().map(Lent::take_back)
         });
@@ -260,8 +260,8 @@ impl<R: Straight> VirtioTx<R> {
         if len == 0 {
             return Err(Unsent::Dropped(TxDrop::BadLength));
         }
-        // With its own headroom a frame needs no descriptor for the header.
-        let headed = mbuf.headroom_bytes() >= usize::from(HEADER_BYTES);
+        // With headroom of its own a frame needs no descriptor for the header.
+        let headed = mbuf.headroom_bytes() >= usize::from(HEADER_BYTES) && mbuf.is_writable();
         let parts =
             mbuf.segments().filter(|segment| !segment.is_empty()).count() + usize::from(!headed);
         let in_table = parts > 1

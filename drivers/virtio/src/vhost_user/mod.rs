@@ -21,6 +21,8 @@ use packetboat::memory::Memory;
 use packetboat::port::{Port, PortError, VirtualDriver};
 
 use options::{KIND, Options};
+#[cfg(any(fuzzing, test))]
+pub(crate) use {session::Session, socket::Connection};
 
 /// Makes vhost-user ports.
 #[derive(Debug)]
