@@ -1,23 +1,26 @@
 //! Opens PCI functions through VFIO, prints what they offer, and gives them back.
 //!
 //! ```text
-//! vfio-probe [--huge] [--base-virtaddr HEX] [--memory MiB] [--await-removal] BDF…
+//! vfio-probe [--huge] [--base-virtaddr HEX] [--memory MiB] [--await-removal] [--grow] BDF…
 //! ```
 //!
 //! A first look at a device before there is a driver for it, and a test of `src/bus` on a real
 //! kernel: all functions are opened in one container with the memory mapped, their capabilities
 //! and BARs read, MSI-X turned on and off, the devices reset. With `--await-removal` it then holds
-//! on until somebody asks for a device back (30 s at most).
+//! on until somebody asks for a device back (30 s at most). With `--grow` a heap takes pages from the
+//! kernel while the devices are open, which must be mapped for them, and gives them back.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use packetboat::bus::vfio::{Container, VfioDevice};
 use packetboat::bus::{AllowEntry, Device, Selection, capabilities, scan};
-use packetboat::memory::{Backing, Memory, MemoryConfig};
+use packetboat::memory::heap::{Heap, HeapConfig, HeapSlice, Request};
+use packetboat::memory::{AddedSegment, Backing, Memory, MemoryConfig};
 use packetboat::mmio::Width;
 use packetboat::sys::sysroot::SysRoot;
 
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let mut memory = MemoryConfig::no_huge(8);
     let mut selection = Selection::default();
-    let mut await_removal = false;
+    let (mut await_removal, mut grow) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -48,6 +51,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             }
             "--huge" => memory.backing = Backing::Memfd,
             "--await-removal" => await_removal = true,
+            "--grow" => grow = true,
             entry => selection.allow.push(entry.parse::<AllowEntry>()?),
         }
     }
@@ -55,7 +59,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let root = SysRoot::default();
     let chosen = selection.apply(&scan(&root))?;
     let memory = Memory::reserve(&memory)?;
-    let container = Container::new(&root, memory)?;
+    let container = Container::new(&root, Arc::clone(&memory))?;
+    // One segment is there before the first device is.
+    let early = grow.then(|| memory.add_segment(None, 2 << 20, 64)).transpose()?;
     let mut devices = Vec::new();
     for selected in &chosen {
         devices.push(container.open(&selected.function)?);
@@ -64,6 +70,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!("{} devices share {count} DMA mappings, {len_bytes} bytes", devices.len());
     for device in &devices {
         probe(device)?;
+    }
+    if grow {
+        grow_and_shrink(&memory, &container, early)?;
     }
     if await_removal {
         wait_for_removal(&devices)?;
@@ -99,6 +108,50 @@ fn probe(device: &VfioDevice) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     device.reset()?;
     println!("  command {:#06x} after a reset of {:?}", command(device)?, started.elapsed());
+    Ok(())
+}
+
+/// A heap's pages come and go: each time the container must have mapped just what is there.
+fn grow_and_shrink(
+    memory: &Arc<Memory>,
+    container: &Container,
+    early: Option<AddedSegment>,
+) -> Result<(), Box<dyn Error>> {
+    let at_first = container.mapped();
+    let expect = |what: &str, extents: usize, len_bytes: u64| {
+        let found = container.mapped();
+        println!("{what}: {} DMA mappings, {} bytes", found.0, found.1);
+        let wanted = (at_first.0 + extents, at_first.1 + len_bytes);
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("{what}: wanted {wanted:?}, found {found:?}"))
+        }
+    };
+    let heap = Heap::of_kernel_pages(memory, HeapConfig::new("grows", 16 << 20))?;
+    for round in 0..3 {
+        let mut slices = Vec::new();
+        for number in 0..4_u64 {
+            slices.push(HeapSlice::from_fn(&heap, Request::new(0), 3 << 16, |index| {
+                number + index as u64
+            })?);
+            expect("grown", slices.len(), heap.total_bytes())?;
+        }
+        if !slices.iter().all(|slice| slice.windows(2).all(|pair| pair[0] + 1 == pair[1])) {
+            return Err("the heap's memory changed by itself".into());
+        }
+        drop(slices);
+        expect("all but one given back", 1, heap.total_bytes())?;
+        heap.trim();
+        expect("trimmed", 0, 0)?;
+        println!("round {round} done");
+    }
+    drop(early);
+    let (count, len_bytes) = container.mapped();
+    println!("without the early segment: {count} DMA mappings, {len_bytes} bytes");
+    if (count + 1, len_bytes + (2 << 20)) != at_first {
+        return Err(format!("before it were {at_first:?}").into());
+    }
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! Steps on a heap made from bytes, against the model that the property tests use.
 //!
-//! The first byte says whether the heap is guarded. Each step takes 6 bytes: what to do, an
+//! The first byte says whether the heap is guarded, whether an lcore works on it (with a cache then), and
+//! whether pages come from the kernel. Each step takes 6 bytes: what to do, an
 //! exponent and 16 bits of length, an exponent of the alignment, and a number for the rest.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use packetboat::memory::heap::{Block, Heap, HeapConfig, HeapError, Request, Tag};
 use packetboat::memory::{Memory, MemoryConfig};
+use packetboat::sys::lcore_id::LcoreClaim;
 use std::sync::{Arc, LazyLock};
 
 #[path = "../../src/memory/heap/tests/model.rs"]
@@ -22,7 +24,12 @@ static MEMORY: LazyLock<Arc<Memory>> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     let Some((first, rest)) = bytes.split_first() else { return };
     let config = HeapConfig::new("fuzz", 512 << 10).step_bytes(64 << 10).guarded(first & 1 == 1);
-    let heap = Heap::new(&MEMORY, config).expect("a heap of 512 KiB");
+    let heap = match first & 4 {
+        0 => Heap::new(&MEMORY, config),
+        _ => Heap::of_kernel_pages(&MEMORY, config),
+    };
+    let heap = heap.expect("a heap of 512 KiB");
+    let _lcore = (first & 2 == 2).then(|| LcoreClaim::claim(1).expect("nobody else is lcore 1"));
     let mut model = Model::new(heap);
     for (number, bytes) in rest.as_chunks::<6>().0.iter().enumerate() {
         model.apply(step(*bytes));

@@ -56,9 +56,11 @@ build_memory_peer() {
     need_command pkg-config
     export PKG_CONFIG_PATH=${PEER_PKG_CONFIG_PATH-}${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
     pkg-config --exists libdpdk || need_package libdpdk-dev libc6-dev
-    flags=$(pkg-config --cflags libdpdk) && libraries=$(pkg-config --libs libdpdk) &&
-        folder=$(pkg-config --variable=libdir libdpdk) ||
+    pkg-config --exists libdpdk ||
         die "wanted libdpdk, found that pkg-config has none. Run: apt-get install libdpdk-dev, or PEER_PKG_CONFIG_PATH=… $0"
+    flags=$(pkg-config --cflags libdpdk)
+    libraries=$(pkg-config --libs libdpdk)
+    folder=$(pkg-config --variable=libdir libdpdk)
     mkdir -p "$BUILD/bench"
     PEER=$BUILD/bench/memory-peer
     say "peer: DPDK $(pkg-config --modversion libdpdk)"

@@ -8,7 +8,7 @@ RIG_ACCEL=${RIG_ACCEL:-tcg}
 TARGET=${CARGO_TARGET_DIR:-$REPO/target}
 LOGS=$REPO/target/rig
 
-# prepare: QEMU and the guest from the cache, our two programs, and the payload of the guest.
+# prepare: QEMU and the guest from the cache, our programs, and the payload of the guest.
 prepare() {
     need_rust
     "$REPO/scripts/rig/setup.sh" || exit
@@ -21,14 +21,15 @@ prepare() {
     need_command jq
     [[ -n ${RIG_L2FWD-} || -e $TARGET/release/packetboat-l2fwd ]] ||
         say 'rig: building l2fwd for the first time, optimised as a whole: this takes a few minutes'
-    (cd "$REPO" && cargo build -q -p packetboat-wire && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
+    (cd "$REPO" && cargo build -q -p packetboat-wire && cargo build -q -p packetboat --example vfio-probe && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
         die "wanted l2fwd and the wire built, found that cargo fails (see above). Run: cargo build --release -p packetboat-l2fwd"
     WIRE=$TARGET/debug/packetboat-wire
+    PROBE=$TARGET/debug/examples/vfio-probe
     L2FWD=${RIG_L2FWD:-$TARGET/release/packetboat-l2fwd}
     make_payload
 }
 
-# make_payload: bash, l2fwd, the libraries of both and our scripts, as a second archive behind
+# make_payload: bash, l2fwd, the probe, their libraries and our scripts, as a second archive behind
 # the initramfs. The kernel unpacks one after the other.
 make_payload() {
     local root file
@@ -37,9 +38,10 @@ make_payload() {
     PAYLOAD_INITRD=$LOGS/initrd
     mkdir -p "$root/bin" "$LOGS"
     install -m 755 "$L2FWD" "$root/bin/packetboat-l2fwd"
+    install -m 755 -s "$PROBE" "$root/bin/vfio-probe"
     install -m 755 "$(command -v bash)" "$root/bin/bash"
     install -m 755 "$REPO/scripts/devbind.sh" "$REPO/scripts/hugepages.sh" "$root/bin"
-    for file in $(ldd "$L2FWD" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
+    for file in $(ldd "$L2FWD" "$PROBE" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
         install -D -m 755 "$file" "$root$file"
     done
     [[ -z ${RIG_EXTRA-} ]] || cp -a "$RIG_EXTRA"/. "$root" # a directory to lay over the guest's root

@@ -17,7 +17,7 @@ set -uo pipefail
 
 SCENARIOS=$REPO/scripts/rig/scenarios
 # In this order: what is most telling first, what changes the machine last, one kind after the other.
-ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup bad-input
+ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup grow bad-input
     device-gone virtio-iommu)
 # Others' drivers on softnic; `softnic` for short.
 SOFTNIC_ORDER=(softnic-linux softnic-dpdk)

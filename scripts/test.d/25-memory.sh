@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# heap, ring, mempool, mbuf: a million steps each against models, loom, fuzzing and thread sanitizer on nightly
+# heap, ring, mempool, mbuf: a million steps each against models, a short run of the benchmark, loom, fuzzing and thread sanitizer on nightly
 
 FUZZ_S=60 # each target
 
@@ -12,6 +12,8 @@ part_memory() {
         cargo test --release --package packetboat --lib --no-fail-fast -- \
         --nocapture memory:: ring:: mempool:: mbuf:: sys::lcore
     cases=$(_sum '^model: .*: ([0-9]+) steps')
+
+    step 'the benchmark runs on both sides' bench_smoke
 
     run_loom
     interleavings=$LOOM_INTERLEAVINGS models=$LOOM_MODELS
@@ -27,6 +29,24 @@ part_memory() {
         without 'fuzzing, thread sanitizer' "$NIGHTLY_WANTED"
     fi
     say "memory: $cases steps against models, $interleavings interleavings of $models loom models, $runs fuzz executions"
+}
+
+# Each row must have figures on both sides; what they are is nobody's concern here.
+bench_smoke() {
+    scripts/bench.sh memory --quick >"$LOGS/bench-memory.tsv" || return
+    awk -F '\t' '
+        /^name\tunit\tours_median/ { table = "cycles"; next }
+        /^name\tunit\tours_instructions/ { table = "instructions"; next }
+        NF == 0 || /^(name|bar)\t/ { table = "" }
+        table { rows[table]++ }
+        table == "cycles" && !($3 > 0 && $5 > 0) || table == "instructions" && !($3 > 0 && $4 > 0) {
+            print "no figures: " $0
+            bad = 1
+        }
+        END {
+            printf "%d rows of cycles, %d of instructions\n", rows["cycles"], rows["instructions"]
+            exit bad || rows["cycles"] < 74 || rows["instructions"] < 54
+        }' "$LOGS/bench-memory.tsv"
 }
 
 NIGHTLY_WANTED='no nightly compiler. Run: rustup toolchain install nightly --profile minimal'

@@ -11,6 +11,7 @@ mod device;
 mod error;
 mod pci;
 mod select;
+mod vdev;
 pub mod vfio;
 pub mod vfio_user;
 
@@ -23,4 +24,5 @@ pub use pci::{PciFunction, function, scan};
 pub use select::{
     AllowEntry, DeviceArgument, Place, SelectedDevice, SelectedFunction, SelectedSocket, Selection,
 };
+pub use vdev::{Vdev, VdevError};
 pub use vmm_sys_util::eventfd::EventFd;

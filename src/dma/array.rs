@@ -129,8 +129,8 @@ impl<T: Copy + FromBytes + IntoBytes + Immutable> Entry for T {}
 /// A power of two of entries shared with a device. Indexes are masked: they wrap, and can't miss.
 #[derive(Debug)]
 pub struct Array<T> {
-    base: NonNull<T>,
-    mask: usize,
+    pub(super) base: NonNull<T>,
+    pub(super) mask: usize,
     _zone: Arc<Zone>,
 }
 
@@ -158,115 +158,6 @@ impl<T: Entry> Array<T> {
     pub fn write(&mut self, index: usize, value: T) {
         // SAFETY: the masked index lies inside the array.
         unsafe { self.base.add(index & self.mask).write_volatile(value) };
-    }
-}
-
-/// An array for the length of a batch: a copy of its place and length, which the compiler can keep
-/// in registers while entries are written.
-#[derive(Debug)]
-pub struct Batch<'a, T> {
-    base: NonNull<T>,
-    mask: usize,
-    array: PhantomData<&'a mut Array<T>>,
-}
-
-impl<T: Entry> Array<T> {
-    /// The array, for a batch of reads and writes.
-    #[inline(always)]
-    pub fn batch(&mut self) -> Batch<'_, T> {
-        Batch { base: self.base, mask: self.mask, array: PhantomData }
-    }
-}
-
-impl<T: Entry> Batch<'_, T> {
-    /// As [`Array::read`].
-    #[inline(always)]
-    #[must_use]
-    pub fn read(&self, index: usize) -> T {
-        // SAFETY: the masked index lies inside the array, which is borrowed; any bits make a T.
-        unsafe { self.base.add(index & self.mask).read_volatile() }
-    }
-
-    /// As [`Array::write`].
-    #[inline(always)]
-    pub fn write(&mut self, index: usize, value: T) {
-        // SAFETY: the masked index lies inside the array, which is borrowed for writing.
-        unsafe { self.base.add(index & self.mask).write_volatile(value) };
-    }
-}
-
-impl Batch<'_, [u64; 2]> {
-    /// `len` descriptors side by side, from `start` on; none if they would cross the array's end.
-    #[inline(always)]
-    pub(super) fn run(&mut self, start: usize, len: usize) -> Option<Run<'_>> {
-        let fits = start <= self.mask && len <= self.mask + 1 - start;
-        // SAFETY: inside the array, which is borrowed for writing.
-        fits.then(|| Run { first: unsafe { self.base.add(start) }, len, batch: PhantomData })
-    }
-
-    /// Word 0 or 1 of descriptor `index`.
-    #[inline(always)]
-    #[must_use]
-    pub fn read_part(&self, index: usize, part: usize) -> u64 {
-        // SAFETY: the masked index lies inside the array, and the masked part inside the entry.
-        unsafe {
-            let entry = self.base.add(index & self.mask).cast::<u64>();
-            entry.add(part & 1).read_volatile()
-        }
-    }
-}
-
-/// Descriptors side by side.
-#[derive(Debug)]
-pub(super) struct Run<'a> {
-    first: NonNull<[u64; 2]>,
-    len: usize,
-    batch: PhantomData<&'a mut [u64; 2]>,
-}
-
-impl<'a> Run<'a> {
-    /// Each of them, in order.
-    #[inline(always)]
-    pub(super) fn iter(self) -> impl Iterator<Item = Descriptor<'a>> {
-        (0..self.len).map(move |at| {
-            // SAFETY: `at` is below the run's length.
-            Descriptor { words: unsafe { self.first.add(at) }.cast(), run: PhantomData }
-        })
-    }
-}
-
-/// One descriptor of two words.
-#[derive(Debug)]
-pub struct Descriptor<'a> {
-    words: NonNull<u64>,
-    run: PhantomData<&'a mut u64>,
-}
-
-impl Descriptor<'_> {
-    /// The lower word.
-    #[inline(always)]
-    #[must_use]
-    pub fn lower(&self) -> u64 {
-        // SAFETY: inside an array that is borrowed; any bits are a word.
-        unsafe { self.words.read_volatile() }
-    }
-
-    /// The upper word.
-    #[inline(always)]
-    #[must_use]
-    pub fn upper(&self) -> u64 {
-        // SAFETY: as above, a descriptor has two words.
-        unsafe { self.words.add(1).read_volatile() }
-    }
-
-    /// Both words.
-    #[inline(always)]
-    pub fn write(&mut self, [lower, upper]: [u64; 2]) {
-        // SAFETY: as above, and the array is borrowed for writing.
-        unsafe {
-            self.words.write_volatile(lower);
-            self.words.add(1).write_volatile(upper);
-        }
     }
 }
 
@@ -340,6 +231,26 @@ mod tests {
     use crate::memory::MemoryConfig;
 
     #[test]
+    fn runs_and_pairs_end_with_the_array() {
+        let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
+        let area = Area::new(&memory, "ring", 4096, 4096, None).unwrap();
+        let mut words = area.array::<u64>(0, 8).unwrap();
+        let mut pairs = words.pairs(2, 9);
+        pairs.write(1, 2);
+        pairs.publish(3, 4);
+        pairs.write(5, 6); // beyond: nothing
+        words.pairs(3, 1).write_first(7);
+        assert_eq!(words.run::<1>(3, 9).collect::<Vec<_>>(), [0, 1, 2, 7, 4]);
+        assert_eq!(words.run::<2>(5, 1).collect::<Vec<_>>(), [2]);
+        assert_eq!(words.run::<2>(5, 9).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!((words.run::<2>(8, 1).left(), words.run::<1>(usize::MAX, 1).left()), (0, 0));
+        words.pairs(4, 1).write(9, 9);
+        words.pairs(usize::MAX, 1).write(9, 9);
+        assert_eq!(words.run::<1>(0, 9).sum::<u64>(), 14);
+        assert_eq!(area.array::<u64>(64, 8).unwrap().run::<1>(0, 8).sum::<u64>(), 0);
+    }
+
+    #[test]
     fn parts_lie_inside_and_indexes_wrap() {
         let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
         let area = Area::new(&memory, "ring", 4096, 4096, None).unwrap();
@@ -351,6 +262,9 @@ mod tests {
         assert_eq!(cell.load_acquire(), 1);
         cell.store_release(7);
         assert_eq!(array.read(1), [7, 2]);
+        let mut words = area.array::<u64>(64, 4).unwrap();
+        words.store_release(6, 9);
+        assert_eq!((words.load_acquire(2), array.read(1)), (9, [9, 2]));
         area.clear();
         assert_eq!(array.read(1), [0, 0]);
         for (offset, count) in [(0, 3), (0, 512), (4, 1), (4096, 1), (usize::MAX - 7, 8), (0, 0)] {

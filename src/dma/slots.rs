@@ -29,10 +29,28 @@ impl<T> Slots<T> {
         self.place(index).replace(value)
     }
 
+    /// Puts `value` into place `index`, which is empty. (What stood there would be forgotten: never
+    /// dropped. Finding that out is what this saves.)
+    #[inline(always)]
+    pub fn fill(&mut self, index: usize, value: T) {
+        let place = self.place(index);
+        debug_assert!(place.is_none(), "place {index} isn't empty");
+        std::mem::forget(place.replace(value));
+    }
+
     /// Takes what stands in place `index`.
     #[inline(always)]
     pub fn take(&mut self, index: usize) -> Option<T> {
         self.place(index).take()
+    }
+
+    /// Places `first` to `first + count`; fewer if they end before that. Side by side, so that
+    /// walking over them needs no mask.
+    #[inline(always)]
+    pub fn run(&mut self, first: usize, count: usize) -> std::slice::IterMut<'_, Option<T>> {
+        let first = first.min(self.places.len());
+        let end = first.saturating_add(count).min(self.places.len());
+        self.places.get_mut(first..end).unwrap_or_default().iter_mut()
     }
 
     /// Takes everything out.
@@ -92,6 +110,9 @@ mod tests {
         assert_eq!(slots.take(10), Some("b"));
         assert_eq!(slots.take(2), None);
         slots.put(0, "c");
+        slots.fill(3, "d");
+        assert_eq!(slots.run(2, 9).map(|place| place.take()).collect::<Vec<_>>(), [None, Some("d")]);
+        assert_eq!((slots.run(4, 1).len(), slots.run(9, usize::MAX).len()), (0, 0));
         slots.put(3, "d");
         assert_eq!(slots.drain().collect::<Vec<_>>(), ["c", "d"]);
     }

@@ -61,6 +61,43 @@ pub enum EalError {
         /// The lcores there are.
         lcores: String,
     },
+    /// An lcore in `-S` isn't in `-l`.
+    #[error(
+        "-S/--service-lcores: lcore {service} is to run services, and -l has {lcores} only; add it \
+         there, or choose one of these"
+    )]
+    NoSuchService {
+        /// As given.
+        service: u32,
+        /// The lcores there are.
+        lcores: String,
+    },
+    /// `--main-lcore` is in `-S`, too.
+    #[error("--main-lcore {main}: -S has this lcore for services; take it from one of the two")]
+    MainIsService {
+        /// As given.
+        main: u32,
+    },
+    /// `-S` has all lcores.
+    #[error(
+        "-S/--service-lcores: all lcores ({lcores}) are to run services, and none is left for the \
+         application; add one to -l, or take one from -S"
+    )]
+    OnlyServices {
+        /// The lcores there are.
+        lcores: String,
+    },
+    /// Services, and no lcore for them.
+    #[error(
+        "{count} services ({first} and so on) need an lcore, and there is none: name one with \
+         -S/--service-lcores, such as `-l 0-1 -S 1`"
+    )]
+    NoServiceLcore {
+        /// How many.
+        count: usize,
+        /// The first one's name.
+        first: String,
+    },
     /// The CPUs can't be listed.
     #[error("the CPUs that this process may use can't be read: {0}; is /proc mounted?")]
     Cpus(#[source] io::Error),

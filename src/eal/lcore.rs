@@ -12,6 +12,18 @@ use crate::sys::lcore_id::{LcoreClaim, MAX_LCORES};
 use crate::sys::sysroot::SysRoot;
 use crate::sys::{cpu, idlist};
 
+/// What an lcore is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// The application's work, and control work runs on its CPU, too: `--main-lcore`, or the first.
+    Main,
+    /// The application's work alone.
+    #[default]
+    Worker,
+    /// Services (`-S`): see [`Services`](super::Services).
+    Service,
+}
+
 /// A logical core: a number of ours and the CPU that it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lcore {
@@ -21,9 +33,12 @@ pub struct Lcore {
     pub cpu: u32,
     /// The CPU's NUMA node, if the machine has nodes.
     pub node: Option<u32>,
+    /// What it is for.
+    pub role: Role,
 }
 
-/// The lcores that `-l` asks for, checked against the machine; and `--main-lcore`.
+/// The lcores that `-l` asks for, checked against the machine, each with its role by `-S` and
+/// `--main-lcore`.
 pub(super) fn choose(options: &Options, root: &SysRoot) -> Result<Vec<Lcore>, EalError> {
     let allowed = cpu::allowed(root).map_err(EalError::Cpus)?;
     // Without sysfs what is allowed is all that is known.
@@ -47,14 +62,38 @@ pub(super) fn choose(options: &Options, root: &SysRoot) -> Result<Vec<Lcore>, Ea
         if let Some(Lcore { id, .. }) = lcores.iter().find(|other: &&Lcore| other.cpu == cpu) {
             tracing::warn!("lcores {id} and {lcore} share CPU {cpu}, and will take turns");
         }
-        lcores.push(Lcore { id: lcore, cpu, node: cpu::node_of(root, cpu) });
+        let node = cpu::node_of(root, cpu);
+        lcores.push(Lcore { id: lcore, cpu, node, role: Role::Worker });
     }
-    match options.main_lcore {
-        Some(main) if !lcores.iter().any(|lcore| lcore.id == main) => {
-            let ids: Vec<u32> = lcores.iter().map(|lcore| lcore.id).collect();
-            Err(EalError::NoSuchMain { main, lcores: idlist::format(&ids) })
+    give_roles(&mut lcores, options)?;
+    Ok(lcores)
+}
+
+fn give_roles(lcores: &mut [Lcore], options: &Options) -> Result<(), EalError> {
+    let listed = idlist::format(&lcores.iter().map(|lcore| lcore.id).collect::<Vec<u32>>());
+    for &service in &options.service_lcores.0 {
+        match lcores.iter_mut().find(|lcore| lcore.id == service) {
+            Some(lcore) => lcore.role = Role::Service,
+            None => return Err(EalError::NoSuchService { service, lcores: listed }),
         }
-        _ => Ok(lcores),
+    }
+    let none = lcores.is_empty(); // said elsewhere
+    let mut others = lcores.iter_mut().filter(|lcore| lcore.role != Role::Service);
+    let chosen = match options.main_lcore {
+        Some(main) => others.find(|lcore| lcore.id == main),
+        None => others.next(),
+    };
+    match (chosen, options.main_lcore) {
+        (Some(lcore), _) => {
+            lcore.role = Role::Main;
+            Ok(())
+        }
+        (None, Some(main)) if options.service_lcores.0.contains(&main) => {
+            Err(EalError::MainIsService { main })
+        }
+        (None, Some(main)) => Err(EalError::NoSuchMain { main, lcores: listed }),
+        (None, None) if none => Ok(()),
+        (None, None) => Err(EalError::OnlyServices { lcores: listed }),
     }
 }
 
@@ -179,6 +218,16 @@ impl<T> LcoreHandle<T> {
     }
 }
 
+/// Waits for all of them, even if one has panicked, and gives what they returned, in their order.
+///
+/// # Errors
+/// The first panic.
+pub fn wait_all<T>(handles: impl IntoIterator<Item = LcoreHandle<T>>) -> Result<Vec<T>, EalError> {
+    // All are joined before the first error is looked at.
+    let results: Vec<_> = handles.into_iter().map(LcoreHandle::join).collect();
+    results.into_iter().collect()
+}
+
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
@@ -220,11 +269,12 @@ mod tests {
 
     #[test]
     fn lcores_are_the_cpus_asked_for_or_all_allowed() {
-        let one = Lcore { id: 1, cpu: 1, node: None };
-        let two = Lcore { id: 2, cpu: 2, node: Some(1) };
+        let one = Lcore { id: 1, cpu: 1, node: None, role: Role::Main };
+        let two = Lcore { id: 2, cpu: 2, node: Some(1), role: Role::Worker };
         assert_eq!(outcome(None, None).unwrap(), [one, two]);
-        assert_eq!(outcome(Some("2"), Some(2)).unwrap(), [two]);
-        assert_eq!(outcome(Some("7@2"), None).unwrap(), [Lcore { id: 7, ..two }]);
+        assert_eq!(outcome(Some("2"), Some(2)).unwrap(), [Lcore { role: Role::Main, ..two }]);
+        let seven = Lcore { id: 7, role: Role::Main, ..two };
+        assert_eq!(outcome(Some("7@2"), None).unwrap(), [seven]);
     }
 
     #[test]
@@ -241,10 +291,32 @@ mod tests {
         says("1-2", Some(3), &["--main-lcore 3", "1-2"]);
     }
 
+    #[test]
+    fn services_and_the_main_lcore_have_lcores_of_their_own() {
+        let roles = |services: &str, main| {
+            let (_tree, root) = machine();
+            let service_lcores = services.parse().unwrap();
+            let options = Options { service_lcores, main_lcore: main, ..Options::default() };
+            let lcores = choose(&options, &root).map_err(|error| error.to_string())?;
+            Ok::<_, String>(lcores.iter().map(|lcore| lcore.role).collect::<Vec<_>>())
+        };
+        assert_eq!(roles("1", None).unwrap(), [Role::Service, Role::Main]);
+        assert_eq!(roles("2", Some(1)).unwrap(), [Role::Main, Role::Service]);
+        let says = |services, main, parts: &[&str]| {
+            let error = roles(services, main).unwrap_err();
+            for part in parts {
+                assert!(error.contains(part), "{part:?} is not in: {error}");
+            }
+        };
+        says("3", None, &["-S", "lcore 3", "1-2"]);
+        says("1-2", None, &["-S", "1-2", "none is left"]);
+        says("1", Some(1), &["--main-lcore 1", "-S"]);
+    }
+
     /// An lcore on a CPU of this machine. Other tests claim other numbers.
     fn here(id: u32) -> Lcore {
         let cpu = cpu::allowed(&SysRoot::default()).unwrap()[0];
-        Lcore { id, cpu, node: None }
+        Lcore { id, cpu, node: None, role: Role::Worker }
     }
 
     #[test]
@@ -273,8 +345,23 @@ mod tests {
     }
 
     #[test]
+    fn all_are_waited_for_and_a_panic_of_one_is_the_answer() {
+        let threads = || [120, 121, 122].map(|id| LcoreThread::start(here(id)).unwrap());
+        let handles = threads().map(|thread| thread.launch(lcore_id::current));
+        assert_eq!(wait_all(handles).unwrap(), [Some(120), Some(121), Some(122)]);
+        let handles = threads().map(|thread| {
+            let id = thread.lcore().id;
+            thread.launch(move || assert_ne!(id, 121, "not here"))
+        });
+        let error = wait_all(handles).unwrap_err().to_string();
+        assert!(error.contains("lcore 121 died") && error.contains("not here"), "{error}");
+        // All have ended: their numbers are free.
+        drop(threads());
+    }
+
+    #[test]
     fn a_cpu_that_refuses_is_an_error() {
-        let error = LcoreThread::start(Lcore { id: 112, cpu: 9999, node: None }).unwrap_err();
+        let error = LcoreThread::start(Lcore { cpu: 9999, ..here(112) }).unwrap_err();
         assert!(matches!(error, EalError::Pin { cpu: 9999, .. }), "{error}");
     }
 }

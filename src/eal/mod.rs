@@ -21,12 +21,14 @@ mod error;
 mod lcore;
 mod log;
 mod options;
+mod service;
 mod start;
 mod stop;
 
 pub use error::EalError;
-pub use lcore::{Lcore, LcoreHandle, LcoreThread};
+pub use lcore::{Lcore, LcoreHandle, LcoreThread, Role, wait_all};
 pub use log::{LogLevel, start_logging};
-pub use options::{LcoreList, Options};
+pub use options::{IdList, LcoreList, Options};
+pub use service::{RunningServices, ServiceCounts, Services};
 pub use start::{Eal, Plan};
 pub use stop::StopFlag;

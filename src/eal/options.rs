@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args};
 
 use super::log::LogLevel;
-use crate::bus::{AllowEntry, PciAddress, Selection};
+use crate::bus::{AllowEntry, PciAddress, Selection, Vdev};
 use crate::memory::{Backing, IovaModeRequest, MemoryConfig};
 use crate::sys::idlist;
 use crate::sys::sysroot::SysRoot;
@@ -27,6 +27,11 @@ pub struct Options {
     #[arg(long, value_name = "LCORE")]
     pub main_lcore: Option<u32>,
 
+    /// Those of the lcores that run services (background work that the application has
+    /// registered) and nothing else, as in 2,3 [default: none]
+    #[arg(short = 'S', long, value_name = "LIST", default_value_t, hide_default_value = true)]
+    pub service_lcores: IdList,
+
     /// Use this device, and no other than those allowed: a PCI address, or vfio-user:PATH for a
     /// device in software behind that socket; may be given several times [default: every network
     /// device bound to vfio-pci]
@@ -36,6 +41,11 @@ pub struct Options {
     /// Leave this device alone; may be given several times
     #[arg(short = 'b', long, value_name = "BDF", action = ArgAction::Append)]
     pub block: Vec<PciAddress>,
+
+    /// Make a device that isn't on a bus, such as vhost-user,path=/run/x.sock; may be given several
+    /// times. Without -a, no PCI device is used then
+    #[arg(long, value_name = "KIND[,KEY=VALUE…]", action = ArgAction::Append)]
+    pub vdev: Vec<Vdev>,
 
     /// Look for no PCI devices at all
     #[arg(long, conflicts_with_all = ["allow", "block"])]
@@ -81,8 +91,10 @@ impl Default for Options {
         Self {
             lcores: None,
             main_lcore: None,
+            service_lcores: IdList::default(),
             allow: Vec::new(),
             block: Vec::new(),
+            vdev: Vec::new(),
             no_pci: false,
             memory: None,
             socket_mem: Vec::new(),
@@ -103,6 +115,12 @@ impl Options {
         Selection { allow: self.allow.clone(), block: self.block.clone() }
     }
 
+    /// Whether PCI devices may be used: unless `--no-pci` says no, or only a `--vdev` is given.
+    #[must_use]
+    pub fn looks_for_pci(&self) -> bool {
+        !self.no_pci && (self.vdev.is_empty() || !self.allow.is_empty())
+    }
+
     /// What they say about memory, for an application that needs `needed_bytes` and runs on
     /// `cpus`.
     #[must_use]
@@ -118,12 +136,35 @@ impl Options {
             socket_mib: self.socket_mem.clone(),
             needed_bytes,
             base_virtaddr: self.base_virtaddr,
-            iova_mode: self.iova_mode,
+            iova_mode: match self.iova_mode {
+                // Nobody who does DMA by physical addresses is there.
+                IovaModeRequest::Auto if !self.looks_for_pci() => IovaModeRequest::Va,
+                mode => mode,
+            },
             file_prefix: self.file_prefix.clone(),
             cpus,
             root,
             ..MemoryConfig::default()
         }
+    }
+}
+
+/// The value of `-S`: lcores, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IdList(pub Vec<u32>);
+
+impl FromStr for IdList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |part: &str| format!("wanted lcores such as 2 or 1-3, found {part:?}");
+        idlist::parse(text).map(Self).map_err(|error| wrong(&error.part))
+    }
+}
+
+impl fmt::Display for IdList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&idlist::format(&self.0))
     }
 }
 
@@ -288,6 +329,7 @@ mod tests {
             (&["-l", "x"][..], "--lcores"),
             (&["-a", "eth0"], "--allow"),
             (&["-b", "1"], "--block"),
+            (&["--vdev", "path=x"], "--vdev"),
             (&["-m", "-1"], "-1"),
             (&["-m", "64", "--socket-mem", "1"], "--socket-mem"),
             (&["--no-huge", "--huge-dir", "/x"], "--huge-dir"),

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::error::EalError;
-use super::lcore::{self, Lcore, LcoreThread};
+use super::lcore::{self, Lcore, LcoreHandle, LcoreThread, Role};
 use super::options::Options;
+use super::service::{RunningServices, Services};
+use super::stop::StopFlag;
 use crate::bus::vfio::Container;
-use crate::bus::{Device, SelectedDevice, scan};
+use crate::bus::{Device, SelectedDevice, Vdev, scan};
 use crate::memory::{Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
@@ -17,6 +19,7 @@ pub struct Plan {
     options: Options,
     root: SysRoot,
     lcores: Vec<Lcore>,
+    service_lcores: Vec<Lcore>,
     devices: Vec<SelectedDevice>,
 }
 
@@ -35,36 +38,54 @@ impl Plan {
     /// # Errors
     /// As [`Self::make`].
     pub fn make_on(options: &Options, root: SysRoot) -> Result<Self, EalError> {
-        let lcores = lcore::choose(options, &root)?;
-        let devices = match options.no_pci {
-            true => Vec::new(),
-            false => {
+        let (service_lcores, lcores) = lcore::choose(options, &root)?
+            .into_iter()
+            .partition(|lcore| lcore.role == Role::Service);
+        let devices = match options.looks_for_pci() {
+            false => Vec::new(),
+            true => {
                 let selection = options.selection();
                 let functions = selection.apply(&scan(&root))?.into_iter().map(SelectedDevice::Pci);
                 let sockets = selection.connect()?.into_iter().map(SelectedDevice::VfioUser);
                 functions.chain(sockets).collect()
             }
         };
-        Ok(Self { options: options.clone(), root, lcores, devices })
+        Ok(Self { options: options.clone(), root, lcores, service_lcores, devices })
     }
 
-    /// The lcores, in order of their numbers.
+    /// The application's lcores: the main one and the workers, in order of their numbers.
     #[must_use]
     pub fn lcores(&self) -> &[Lcore] {
         &self.lcores
     }
 
-    /// The lcore that `--main-lcore` names, or the first.
+    /// The workers: all of [`lcores`](Self::lcores) but the main one.
+    pub fn workers(&self) -> impl Iterator<Item = Lcore> + '_ {
+        self.lcores.iter().copied().filter(|lcore| lcore.role == Role::Worker)
+    }
+
+    /// The lcores that `-S` keeps for services.
+    #[must_use]
+    pub fn service_lcores(&self) -> &[Lcore] {
+        &self.service_lcores
+    }
+
+    /// The main lcore: the one that `--main-lcore` names, or the first.
     #[must_use]
     pub fn main_lcore(&self) -> Option<Lcore> {
-        let named = |lcore: &&Lcore| Some(lcore.id) == self.options.main_lcore;
-        self.lcores.iter().find(named).or(self.lcores.first()).copied()
+        self.lcores.iter().copied().find(|lcore| lcore.role == Role::Main)
     }
 
     /// The devices: PCI functions in order of their addresses, then sockets as `-a` orders them.
     #[must_use]
     pub fn devices(&self) -> &[SelectedDevice] {
         &self.devices
+    }
+
+    /// The devices of `--vdev`, in the order given.
+    #[must_use]
+    pub fn vdevs(&self) -> &[Vdev] {
+        &self.options.vdev
     }
 
     /// Whether `-a` named this device, so that leaving it out would be a surprise.
@@ -101,7 +122,7 @@ impl Plan {
     /// taken until then is given back.
     pub fn start(self, needed_bytes: u64) -> Result<Eal, EalError> {
         self.check_devices()?;
-        let cpus = self.lcores.iter().map(|lcore| lcore.cpu).collect();
+        let cpus = self.lcores.iter().chain(&self.service_lcores).map(|lcore| lcore.cpu).collect();
         let config = self.options.memory_config(needed_bytes, cpus, self.root.clone());
         let memory = Memory::reserve(&config)?;
         tracing::debug!(
@@ -124,7 +145,8 @@ impl Plan {
         {
             cpu::pin_current_thread(cpu).map_err(|source| EalError::Pin { lcore, cpu, source })?;
         }
-        Ok(Eal { lcores: self.lcores, container, memory })
+        let (lcores, service_lcores) = (self.lcores, self.service_lcores);
+        Ok(Eal { lcores, service_lcores, container, memory })
     }
 }
 
@@ -135,6 +157,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Eal {
     lcores: Vec<Lcore>,
+    service_lcores: Vec<Lcore>,
     container: Option<Arc<Container>>,
     memory: Arc<Memory>,
 }
@@ -154,10 +177,21 @@ impl Eal {
         &self.memory
     }
 
-    /// The lcores, in order of their numbers.
+    /// The application's lcores: the main one and the workers, in order of their numbers.
     #[must_use]
     pub fn lcores(&self) -> &[Lcore] {
         &self.lcores
+    }
+
+    /// The workers: all of [`lcores`](Self::lcores) but the main one.
+    pub fn workers(&self) -> impl Iterator<Item = Lcore> + '_ {
+        self.lcores.iter().copied().filter(|lcore| lcore.role == Role::Worker)
+    }
+
+    /// The lcores that `-S` keeps for services.
+    #[must_use]
+    pub fn service_lcores(&self) -> &[Lcore] {
+        &self.service_lcores
     }
 
     /// Opens a device of the plan; the memory is mapped for it then.
@@ -184,10 +218,44 @@ impl Eal {
     pub fn lcore(&self, lcore: Lcore) -> Result<LcoreThread, EalError> {
         LcoreThread::start(lcore)
     }
+
+    /// Runs on each worker what `work` makes for it. The threads are all there before the first
+    /// of them starts to work.
+    ///
+    /// # Errors
+    /// As [`lcore`](Self::lcore); nothing runs then.
+    pub fn launch_workers<T, F>(
+        &self,
+        mut work: impl FnMut(Lcore) -> F,
+    ) -> Result<Vec<LcoreHandle<T>>, EalError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let threads = self.workers().map(LcoreThread::start).collect::<Result<Vec<_>, _>>()?;
+        let launch = |thread: LcoreThread| {
+            let work = work(thread.lcore());
+            thread.launch(work)
+        };
+        Ok(threads.into_iter().map(launch).collect())
+    }
+
+    /// Runs services on the lcores that `-S` keeps for them, until `stop` is set.
+    ///
+    /// # Errors
+    /// If there are services and no such lcore, or as [`lcore`](Self::lcore).
+    pub fn start_services(
+        &self,
+        services: Services,
+        stop: &StopFlag,
+    ) -> Result<RunningServices, EalError> {
+        services.start(&self.service_lcores, stop)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lcore::wait_all;
     use super::*;
 
     #[test]
@@ -200,6 +268,28 @@ mod tests {
         assert_eq!(eal.memory().len_bytes(), 3 << 20);
         let lcore = Lcore { id: 113, ..eal.lcores()[0] };
         assert_eq!(eal.lcore(lcore).unwrap().launch(|| 7).join().unwrap(), 7);
+    }
+
+    #[test]
+    fn what_is_launched_on_workers_runs_on_each_of_them_and_nowhere_else() {
+        let cpu = cpu::allowed(&SysRoot::default()).unwrap()[0];
+        let lcores = (0..4).map(|nth| format!("{}@{cpu}", 114 + nth)).collect::<Vec<_>>();
+        let options = Options {
+            no_pci: true,
+            no_huge: true,
+            lcores: Some(lcores.join(",").parse().unwrap()),
+            main_lcore: Some(115),
+            service_lcores: "117".parse().unwrap(),
+            ..Options::default()
+        };
+        let eal = Plan::make(&options).unwrap().start(1 << 20).unwrap();
+        let ids = |lcores: &[Lcore]| lcores.iter().map(|lcore| lcore.id).collect::<Vec<_>>();
+        assert_eq!(ids(eal.lcores()), [114, 115, 116]);
+        assert_eq!(ids(eal.service_lcores()), [117]);
+        let handles = eal
+            .launch_workers(|lcore| move || (lcore.id, crate::sys::lcore_id::current()))
+            .unwrap();
+        assert_eq!(wait_all(handles).unwrap(), [(114, Some(114)), (116, Some(116))]);
     }
 
     #[test]

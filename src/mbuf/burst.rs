@@ -87,6 +87,23 @@ impl Burst {
         Some(mbuf)
     }
 
+    /// Puts a frame that was just taken from the front back there, or returns it when there is no
+    /// room.
+    #[inline]
+    pub fn push_front(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
+        if self.is_empty() {
+            return self.push(mbuf);
+        }
+        match self.start.checked_sub(1).and_then(|before| self.items.get_mut(before)) {
+            Some(slot) => {
+                slot.write(mbuf);
+                self.start -= 1;
+                Ok(())
+            }
+            None => Err(mbuf),
+        }
+    }
+
     /// The frames as a slice.
     #[inline(always)]
     #[must_use]
@@ -184,6 +201,9 @@ impl Burst {
     /// Gives all frames back to their pools, neighbours of one pool at once.
     #[inline]
     pub fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         let (start, len) = (self.start, self.len());
         self.start = 0;
         self.end = 0;

@@ -21,7 +21,7 @@ impl Drop for Mbuf {
         }
         // SAFETY: a single segment, ours, in the state its pool wants it in; the pool's memory
         // outlives every mbuf of it.
-        unsafe { (*header.meta.pool).objects.put_bulk(&[Object(self.as_header().cast())]) };
+        unsafe { (*header.meta.pool).objects.put_one(Object(self.as_header().cast())) };
     }
 }
 
@@ -107,6 +107,7 @@ impl Batch {
 /// Frees a chain segment by segment: what is single goes back, a buffer with other owners loses
 /// one, a borrowed buffer is given up, and goes back, too, if this was the last owner.
 #[cold]
+#[inline(never)]
 fn free_chain(first: NonNull<Header>) {
     let mut batch =
         Batch { objects: [const { MaybeUninit::uninit() }; 32], filled: 0, pool: std::ptr::null() };

@@ -25,9 +25,11 @@ mod free;
 mod header;
 mod inspect;
 mod lent;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod offload;
 mod owners;
-mod packet_type;
+mod plain;
 mod pool;
 mod prepare;
 mod private;
@@ -47,6 +49,7 @@ pub use header::HEADROOM_BYTES;
 pub use inspect::{CheckError, Dump};
 pub use lent::{Lent, LentSegments, Quiesced};
 pub use offload::{OffloadError, RxInfo, TxLengths, TxRequest};
-pub use packet_type::PacketType;
 pub use pool::{DEFAULT_DATA_ROOM_BYTES, MbufPool, MbufPoolConfig, MbufPoolError};
 pub use room::LentRoom;
+
+pub use crate::net::PacketType;

@@ -7,7 +7,7 @@
 use super::flags::{RxFlags, TxFlags};
 use super::frame::Mbuf;
 use super::lent::Lent;
-use super::packet_type::PacketType;
+use crate::net::PacketType;
 
 /// What a device found out about a received frame: a driver fills it from the descriptor and hands
 /// it over when it takes the frame back ([`super::LentRoom::take_back_filled`]).

@@ -258,11 +258,9 @@ impl MbufPool {
     #[inline]
     #[must_use]
     pub fn alloc(&self) -> Option<Mbuf> {
-        let mut object = [MaybeUninit::uninit()];
-        self.shared().objects.get_bulk(&mut object).then(|| {
-            // SAFETY: filled, as the pool said so; the object is ours alone.
-            unsafe { Mbuf::from_pool(object[0].assume_init()) }
-        })
+        let object = self.shared().objects.get_one()?;
+        // SAFETY: an object of this pool is a header; it is ours alone.
+        Some(unsafe { Mbuf::from_pool(object) })
     }
 
     /// Adds `count` empty mbufs to `burst`, or none: true if they were added. None are if the

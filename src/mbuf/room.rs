@@ -46,17 +46,18 @@ impl MbufPool {
             if !self.objects().get_bulk(objects) {
                 break;
             }
-            let mut rest = Rest { objects, pool: self.objects() };
-            while let [first, others @ ..] = std::mem::take(&mut rest.objects) {
-                rest.objects = others;
+            let mut rest = Rest { objects, handed_out: 0, pool: self.objects() };
+            while let Some(object) = rest.objects.get(rest.handed_out) {
                 // SAFETY: filled by the pool; objects of this pool are headers, this one ours.
-                let room = LentRoom(unsafe { first.assume_init() }.0.cast());
+                let room = LentRoom(unsafe { object.assume_init() }.0.cast());
+                rest.handed_out += 1;
                 let iova = match offset {
                     Some(offset) => Iova(room.0.addr().get() as u64 + offset),
                     None => room.iova(),
                 };
                 lend(room, iova);
             }
+            forget(rest);
             done += batch;
         }
         done
@@ -96,19 +97,21 @@ impl MbufPool {
     }
 }
 
-/// What was taken from the pool and not handed out yet.
+/// What was taken from the pool, to be put back from `handed_out` on if `lend` panics.
 struct Rest<'a> {
     objects: &'a mut [MaybeUninit<Object>],
+    handed_out: usize,
     pool: &'a Mempool,
 }
 
 impl Drop for Rest<'_> {
-    #[inline(always)]
+    #[cold]
     fn drop(&mut self) {
-        if !self.objects.is_empty() {
+        let rest = self.objects.get(self.handed_out..).unwrap_or_default();
+        if !rest.is_empty() {
             // SAFETY: filled; taken from this pool and not used since.
             unsafe {
-                let rest: *const [MaybeUninit<Object>] = self.objects;
+                let rest: *const [MaybeUninit<Object>] = rest;
                 self.pool.put_bulk(&*(rest as *const [Object]));
             }
         }
@@ -186,8 +189,12 @@ impl LentRoom {
         port: u16,
         info: RxInfo,
     ) -> Result<Mbuf, Mbuf> {
-        let room = u32::from(self.len_bytes()) + u32::from(prefix);
-        let fits = prefix <= HEADROOM_BYTES && (u32::from(skip)..=room).contains(&len_bytes);
+        // From the buffer's start on, so that with constants in front it is two comparisons.
+        let start = HEADROOM_BYTES.saturating_sub(prefix);
+        let end = u64::from(start) + u64::from(len_bytes);
+        let fits = prefix <= HEADROOM_BYTES
+            && len_bytes >= u32::from(skip)
+            && end <= u64::from(self.header().meta.buf_len);
         if !fits {
             return Err(self.take_back_empty(port));
         }

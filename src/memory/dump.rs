@@ -6,7 +6,7 @@ use super::size::Size;
 use std::io::{self, Write};
 
 impl Memory {
-    /// Writes segments, zones and free blocks, one a line.
+    /// Writes segments, zones and free blocks, and segments that were added later, one a line.
     ///
     /// # Errors
     /// Those of `out`.
@@ -31,6 +31,9 @@ impl Memory {
             for (va, len, name) in lines {
                 writeln!(out, "  {va:#014x}  {:>12}  {name}", Size(len))?;
             }
+        }
+        for segment in self.added_segments() {
+            writeln!(out, "added: {segment}, {}", describe_runs(mode, &segment))?;
         }
         Ok(())
     }

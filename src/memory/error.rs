@@ -186,6 +186,27 @@ pub enum MemoryError {
         end: u64,
     },
 
+    /// Pages that were taken while the program runs can't be mapped for a device.
+    #[error("{what} can't be mapped for devices: {source}")]
+    MapDma {
+        /// Length and addresses.
+        what: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// Pages that were taken while the program runs are in pieces for the device.
+    #[error(
+        "{len} are wanted in one piece for the device, the kernel gave {runs} pieces (IOVA mode pa): \
+         ask for no more than a hugepage at a time, reserve it at start (-m), or use --iova-mode va"
+    )]
+    Scattered {
+        /// What was wanted.
+        len: Size,
+        /// How many pieces there are.
+        runs: usize,
+    },
+
     /// The kernel didn't give pages that it had counted as free.
     #[error(
         "{wanted} in pages of {page}{} could not be had: {source}. Another program may have taken \

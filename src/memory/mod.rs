@@ -1,7 +1,7 @@
 //! Hugepages become segments, segments hand out zones, and every byte has an address that the
 //! device knows.
 //!
-//! [`Memory::reserve`] takes pages from the kernel once, at start-up, and places them from
+//! [`Memory::reserve`] takes pages from the kernel at start-up ([`Memory::add_segment`] takes more later), and places them from
 //! `--base-virtaddr` upwards. Each node and page size becomes one [`Segment`]: one file, mapped
 //! in one piece, so adjacent pages are merged by construction and another process (a vhost-user
 //! back-end, a test device) can map the same file. [`Memory::zone`] lends out parts of a segment
@@ -16,6 +16,7 @@ mod config;
 mod dump;
 mod error;
 mod freelist;
+mod growth;
 pub mod heap;
 mod hugedir;
 pub mod hugepages;
@@ -32,6 +33,7 @@ mod zone;
 
 pub use config::{Backing, IovaModeRequest, MemoryConfig};
 pub use error::MemoryError;
+pub use growth::{AddedSegment, DmaListener, DmaRegion, ListenerError};
 pub use iova::{Iova, IovaMode, IovaRun};
 pub use plan::Take;
 pub use registry::Memory;

@@ -138,6 +138,33 @@ fn normal_pages(
     }
 }
 
+/// Whether there are as many pages as a segment wants that comes later. Asked first, since the kernel
+/// would hand out all it has, down to the last page, before it says that it isn't enough.
+pub(super) fn check_later(take: &Take, normal: bool, root: &SysRoot) -> Result<(), MemoryError> {
+    let wanted = take.len_bytes();
+    if normal {
+        return match available_bytes(root) {
+            Some(available) if available < wanted => {
+                Err(MemoryError::NormalMemory { wanted: Size(wanted), available: Size(available) })
+            }
+            _ => Ok(()),
+        };
+    }
+    let inventory = Inventory::read(root)?;
+    let pools = inventory.pools.iter().filter(|pool| {
+        let node = take.node.is_none() || pool.node.is_none() || pool.node == take.node;
+        node && pool.page_len_bytes == take.page_len_bytes
+    });
+    let free: u64 = pools.map(|pool| pool.free).sum();
+    if free >= take.pages {
+        return Ok(());
+    }
+    let (node, page) = (take.node, Size(take.page_len_bytes));
+    let what = format!("only {free} such pages are free");
+    let source = std::io::Error::new(std::io::ErrorKind::OutOfMemory, what);
+    Err(MemoryError::Allocate { wanted: Size(wanted), page, node, source })
+}
+
 /// `MemAvailable` of `/proc/meminfo`.
 fn available_bytes(root: &SysRoot) -> Option<u64> {
     let text = root.read("/proc/meminfo").ok()?;

@@ -3,6 +3,7 @@
 use super::config::MemoryConfig;
 use super::error::MemoryError;
 use super::freelist::FreeList;
+use super::growth::Growth;
 use super::iova::IovaMode;
 use super::reserve;
 use super::segment::Segment;
@@ -20,6 +21,8 @@ pub struct Memory {
     segments: Vec<Segment>,
     iova_mode: IovaMode,
     registry: Mutex<Registry>,
+    /// Segments that came later.
+    pub(super) growth: Growth,
 }
 
 #[derive(Debug)]
@@ -50,20 +53,21 @@ impl Memory {
         for segment in &segments {
             tracing::debug!("segment: {segment}, IOVA mode {iova_mode}");
         }
-        Ok(Arc::new(Self::new(segments, iova_mode)))
+        Ok(Arc::new(Self::new(segments, iova_mode, config.clone())))
     }
 
-    pub(super) fn new(segments: Vec<Segment>, iova_mode: IovaMode) -> Self {
+    pub(super) fn new(segments: Vec<Segment>, iova_mode: IovaMode, config: MemoryConfig) -> Self {
         let room = |segment: &Segment| Room {
             free: FreeList::new(segment.as_ptr().addr().get(), segment.len_bytes()),
             fresh_from: 0,
         };
         let rooms = segments.iter().map(room).collect();
         let registry = Mutex::new(Registry { zones: BTreeMap::new(), rooms });
-        Self { segments, iova_mode, registry }
+        Self { segments, iova_mode, registry, growth: Growth::new(config) }
     }
 
-    /// All segments, those of the lcores' nodes first.
+    /// The segments that were reserved at start, those of the lcores' nodes first. Zones stand in these.
+    /// See [`add_segment`](Self::add_segment) for others.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }

@@ -35,7 +35,7 @@ pub(super) fn segments(config: &MemoryConfig) -> Result<(Vec<Segment>, IovaMode)
     let takes = preflight::plan(config, page_len_bytes, &inventory)?;
     let mut segments = Vec::with_capacity(takes.len());
     for take in &takes {
-        segments.push(segment(take, &source, mode, config)?);
+        segments.push(segment(take, &source, MIN_ALIGN_BYTES, mode, config)?);
     }
     Ok((segments, mode))
 }
@@ -81,10 +81,25 @@ impl Source {
 /// the second level, so that an IOMMU can use large entries for contiguous pages.
 const MIN_ALIGN_BYTES: u64 = 2 << 20;
 
+/// One segment more, while the program runs, at a multiple of `align_bytes`, a power of two. In a file
+/// without a name.
+pub(super) fn later(
+    take: &Take,
+    align_bytes: u64,
+    mode: IovaMode,
+    config: &MemoryConfig,
+) -> Result<Segment, MemoryError> {
+    let normal = config.backing == Backing::NoHuge;
+    preflight::check_later(take, normal, &config.root)?;
+    let source = if normal { Source::NormalMemfd } else { Source::HugeMemfd };
+    segment(take, &source, align_bytes.max(MIN_ALIGN_BYTES), mode, config)
+}
+
 /// One segment: its file filled with pages of the right node, mapped, verified.
 fn segment(
     take: &Take,
     source: &Source,
+    align_bytes: u64,
     mode: IovaMode,
     config: &MemoryConfig,
 ) -> Result<Segment, MemoryError> {
@@ -110,7 +125,7 @@ fn segment(
         memfd::seal_size(fd.as_fd()).map_err(|source| allocate_error(take, source))?;
     }
 
-    let align = take.page_len_bytes.max(MIN_ALIGN_BYTES);
+    let align = take.page_len_bytes.max(align_bytes);
     let mapping = place::map_low(file.as_fd(), take.len_bytes(), align, config.base_virtaddr)?;
     if let Some(node) = take.node
         && bound

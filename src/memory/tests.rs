@@ -1,6 +1,7 @@
 //! Segments and zones together, on normal pages.
 #![expect(unsafe_code, reason = "tests write through the pointers that zones give out")]
 
+mod growth;
 mod model;
 mod real_pages;
 
@@ -32,7 +33,7 @@ fn segment(node: Option<u32>, run_pages: &[u64]) -> Segment {
 }
 
 fn memory(segments: Vec<Segment>) -> Arc<Memory> {
-    Arc::new(Memory::new(segments, IovaMode::Pa))
+    Arc::new(Memory::new(segments, IovaMode::Pa, MemoryConfig::default()))
 }
 
 fn bytes_of(zone: &Zone) -> &[u8] {

@@ -1,4 +1,7 @@
 //! Values of a pool in bulk, and the pool as one lcore sees it: for loops.
+//!
+//! A batch is two words and a length beside an array of its user's, and not one value with an
+//! array in it: the compiler then keeps the length in a register.
 #![expect(unsafe_code, reason = "keeps objects in an array that is filled in part")]
 
 use std::fmt;
@@ -17,11 +20,12 @@ use crate::sys::lcore_local::Own;
 ///
 /// ```
 /// use packetboat::memory::{Memory, MemoryConfig};
-/// use packetboat::mempool::{MempoolConfig, ObjectPool};
+/// use packetboat::mempool::{MempoolConfig, ObjectPool, Places};
 /// let memory = Memory::reserve(&MemoryConfig::no_huge(2))?;
 /// let pool = ObjectPool::new(&memory, &MempoolConfig::new("jobs", 100, 0), |_, _| 0_u64)?;
 /// let local = pool.local();
-/// let mut jobs = local.batch::<32>();
+/// let mut places = Places::<32>::new();
+/// let mut jobs = local.batch(&mut places);
 /// assert!(jobs.take(8));
 /// jobs.iter_mut().for_each(|job| *job += 1);
 /// assert_eq!(jobs.give_back(3), 3);
@@ -47,11 +51,19 @@ impl<'p, T> LocalPool<'p, T> {
         self.pool
     }
 
-    /// Room for up to `N` values of this pool.
-    #[inline]
-    #[must_use]
-    pub fn batch<const N: usize>(&self) -> Batch<T, &Self, N> {
-        Batch::new(self)
+    /// An empty batch of as many values as there are places.
+    #[inline(always)]
+    pub fn batch<'b, const N: usize>(
+        &'b self,
+        places: &'b mut Places<N>,
+    ) -> Batch<'b, T, Local<'b, T>> {
+        Batch::new(Local { pool: self.pool, cache: self.cache.as_deref() }, places)
+    }
+}
+
+impl<T> fmt::Debug for Local<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("pool", self.pool).finish_non_exhaustive()
     }
 }
 
@@ -64,6 +76,21 @@ impl<T> fmt::Debug for LocalPool<'_, T> {
     }
 }
 
+/// What a [`LocalPool`] has found, for its batches.
+pub struct Local<'l, T> {
+    pool: &'l ObjectPool<T>,
+    cache: Option<&'l Cache>,
+}
+
+impl<T> Clone for Local<'_, T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Local<'_, T> {}
+
 /// Where a [`Batch`] takes values from: a pool, or a [`LocalPool`]. Sealed.
 pub trait Source<T>: sealed::Sealed<T> {}
 impl<T, S: sealed::Sealed<T>> Source<T> for S {}
@@ -71,7 +98,7 @@ impl<T, S: sealed::Sealed<T>> Source<T> for S {}
 mod sealed {
     use super::{MaybeUninit, Object};
 
-    pub trait Sealed<T> {
+    pub trait Sealed<T>: Copy {
         /// Fills `out` or nothing of it.
         fn get(&self, out: &mut [MaybeUninit<Object>]) -> bool;
 
@@ -94,11 +121,11 @@ impl<T> sealed::Sealed<T> for &ObjectPool<T> {
     }
 }
 
-impl<T> sealed::Sealed<T> for &LocalPool<'_, T> {
+impl<T> sealed::Sealed<T> for Local<'_, T> {
     #[inline(always)]
     fn get(&self, out: &mut [MaybeUninit<Object>]) -> bool {
         let pool = self.pool.as_mempool();
-        match &self.cache {
+        match self.cache {
             // SAFETY: an `Own` is with the lcore whose cache it is; `get` calls nobody back.
             Some(cache) => unsafe { cache.get(out, pool.shared()) },
             None => pool.get_without_cache(out),
@@ -108,7 +135,7 @@ impl<T> sealed::Sealed<T> for &LocalPool<'_, T> {
     #[inline(always)]
     unsafe fn put(&self, objects: &[Object]) {
         let pool = self.pool.as_mempool();
-        match &self.cache {
+        match self.cache {
             // SAFETY: as above.
             Some(cache) => unsafe { cache.put(objects, pool.shared()) },
             // SAFETY: passed on.
@@ -117,24 +144,48 @@ impl<T> sealed::Sealed<T> for &LocalPool<'_, T> {
     }
 }
 
-/// Up to `N` values of a pool. Those that are in it when it is dropped go back together.
-pub struct Batch<T, S: Source<T>, const N: usize> {
+/// Room for `N` values of any pool.
+pub struct Places<const N: usize>([MaybeUninit<Object>; N]);
+
+impl<const N: usize> Places<N> {
+    /// Empty ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; N])
+    }
+}
+
+impl<const N: usize> Default for Places<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> fmt::Debug for Places<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Places({N})")
+    }
+}
+
+/// Some values of a pool. Those that are in it when it is dropped go back together.
+pub struct Batch<'b, T, S: Source<T>> {
     source: S,
     /// The first `len` are filled.
-    objects: [MaybeUninit<Object>; N],
+    places: &'b mut [MaybeUninit<Object>],
     len: usize,
     values: PhantomData<T>,
 }
 
 // SAFETY: it owns values, which may go to other threads if `T: Send`, and a share of their pool.
-unsafe impl<T: Send, S: Source<T> + Send, const N: usize> Send for Batch<T, S, N> {}
+unsafe impl<T: Send, S: Source<T> + Send> Send for Batch<'_, T, S> {}
 // SAFETY: `&Batch` gives out `&T` only.
-unsafe impl<T: Send + Sync, S: Source<T> + Sync, const N: usize> Sync for Batch<T, S, N> {}
+unsafe impl<T: Send + Sync, S: Source<T> + Sync> Sync for Batch<'_, T, S> {}
 
-impl<T, S: Source<T>, const N: usize> Batch<T, S, N> {
+impl<'b, T, S: Source<T>> Batch<'b, T, S> {
     #[inline(always)]
-    pub(super) fn new(source: S) -> Self {
-        Self { source, objects: [const { MaybeUninit::uninit() }; N], len: 0, values: PhantomData }
+    pub(super) fn new<const N: usize>(source: S, places: &'b mut Places<N>) -> Self {
+        Self { source, places: &mut places.0, len: 0, values: PhantomData }
     }
 
     /// Values in it.
@@ -150,14 +201,14 @@ impl<T, S: Source<T>, const N: usize> Batch<T, S, N> {
         self.len == 0
     }
 
-    /// Takes `count` values more, or none: if there is no room for them here, or the pool has
-    /// fewer.
+    /// Takes `count` values more, or none: if there are no places for them, or the pool has fewer.
     #[inline(always)]
     pub fn take(&mut self, count: usize) -> bool {
-        let room = self.objects.get_mut(self.len..).and_then(|room| room.get_mut(..count));
-        let took = room.is_some_and(|room| self.source.get(room));
+        let end = self.len + count;
+        let Some(room) = self.places.get_mut(self.len..end) else { return false };
+        let took = self.source.get(room);
         if took {
-            self.len += count;
+            self.len = end;
         }
         took
     }
@@ -165,22 +216,29 @@ impl<T, S: Source<T>, const N: usize> Batch<T, S, N> {
     /// Gives the last `count` values back, or all if there are fewer; returns how many.
     #[inline(always)]
     pub fn give_back(&mut self, count: usize) -> usize {
-        let rest = self.len.saturating_sub(count);
-        let given = self.len - rest;
-        let objects = self.objects.get(rest..).and_then(|last| last.get(..given));
-        self.len = rest;
-        if let Some(objects) = objects {
-            // SAFETY: filled, and no longer counted as ours; MaybeUninit<Object> has the layout of
-            // Object. They came from this source.
-            unsafe { self.source.put(&*(&raw const *objects as *const [Object])) };
+        match self.len.checked_sub(count) {
+            Some(rest) => self.give(rest, count),
+            None => self.give(0, self.len),
         }
-        given
+    }
+
+    /// `rest + count` is the length.
+    #[inline(always)]
+    fn give(&mut self, rest: usize, count: usize) -> usize {
+        self.len = rest;
+        // SAFETY: these were filled, and are no longer counted as ours. MaybeUninit<Object> has the
+        // layout of Object. They came from this source.
+        unsafe {
+            let first = self.places.as_ptr().add(rest).cast::<Object>();
+            self.source.put(std::slice::from_raw_parts(first, count));
+        }
+        count
     }
 
     /// Gives all values back.
     #[inline(always)]
     pub fn clear(&mut self) {
-        self.give_back(N);
+        self.give(0, self.len);
     }
 
     /// The values.
@@ -197,21 +255,32 @@ impl<T, S: Source<T>, const N: usize> Batch<T, S, N> {
 
     fn filled(&self) -> impl Iterator<Item = Object> {
         // SAFETY: the first `len` are filled.
-        self.objects.iter().take(self.len).map(|object| unsafe { object.assume_init() })
+        self.places.iter().take(self.len).map(|object| unsafe { object.assume_init() })
     }
 }
 
-impl<T, S: Source<T>, const N: usize> Drop for Batch<T, S, N> {
+impl<T, S: Source<T>> Drop for Batch<'_, T, S> {
+    /// Short, so that it is inlined wherever a panic could come by: the batch's address would be
+    /// known to a function otherwise, and its length couldn't stay in a register.
     #[inline(always)]
     fn drop(&mut self) {
         if self.len > 0 {
-            self.clear();
+            // SAFETY: as in `give`; this is the last use.
+            unsafe { give_all(self.source, self.places.as_ptr().cast(), self.len) };
         }
     }
 }
 
-impl<T, S: Source<T>, const N: usize> fmt::Debug for Batch<T, S, N> {
+/// # Safety
+/// From `first` on are `count` objects that came from `source`; each is given back once.
+#[inline(never)]
+unsafe fn give_all<T, S: Source<T>>(source: S, first: *const Object, count: usize) {
+    // SAFETY: passed on.
+    unsafe { source.put(std::slice::from_raw_parts(first, count)) };
+}
+
+impl<T, S: Source<T>> fmt::Debug for Batch<'_, T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Batch({} of {N})", self.len)
+        write!(f, "Batch({} of {})", self.len, self.places.len())
     }
 }

@@ -27,7 +27,7 @@ mod tests;
 mod typed;
 
 pub use audit::{AuditError, AuditReport};
-pub use batch::{Batch, LocalPool, Source};
+pub use batch::{Batch, Local, LocalPool, Places, Source};
 pub use chunks::Chunk;
 pub use config::{MAX_CACHE_SIZE, MempoolConfig, MempoolError};
 pub use cookie::Fault;

@@ -252,6 +252,47 @@ impl Mempool {
         }
     }
 
+    /// Takes one object. What a thread without a cache does is out of line: whoever takes one at a
+    /// time stays short.
+    #[inline(always)]
+    pub(crate) fn get_one(&self) -> Option<Object> {
+        let mut object = [MaybeUninit::uninit()];
+        let got = match self.own_cache() {
+            // SAFETY: this thread is the cache's lcore, and `get` calls nobody back.
+            Some(cache) => unsafe { cache.get(&mut object, &self.shared) },
+            None => self.get_one_without_cache(&mut object),
+        };
+        // SAFETY: filled.
+        got.then(|| unsafe { object[0].assume_init() })
+    }
+
+    #[inline(never)]
+    fn get_one_without_cache(&self, object: &mut [MaybeUninit<Object>; 1]) -> bool {
+        self.get_without_cache(object)
+    }
+
+    /// Takes one object back; see [`get_one`](Self::get_one).
+    ///
+    /// # Safety
+    /// As for [`put_bulk`](Self::put_bulk).
+    #[inline(always)]
+    pub(crate) unsafe fn put_one(&self, object: Object) {
+        match self.own_cache() {
+            // SAFETY: this thread is the cache's lcore, and `put` calls nobody back.
+            Some(cache) => unsafe { cache.put(&[object], &self.shared) },
+            // SAFETY: passed on.
+            None => unsafe { self.put_one_without_cache(object) },
+        }
+    }
+
+    /// # Safety
+    /// As for [`put_bulk`](Self::put_bulk).
+    #[inline(never)]
+    unsafe fn put_one_without_cache(&self, object: Object) {
+        // SAFETY: passed on.
+        unsafe { self.put_without_cache(&[object]) };
+    }
+
     /// Takes objects back.
     ///
     /// # Safety

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::batch::{Batch, LocalPool};
+use super::batch::{Batch, LocalPool, Places};
 use super::config::{MempoolConfig, MempoolError};
 use super::layout::ELEMENT_ALIGN_BYTES;
 use super::pool::{Mempool, Object};
@@ -129,11 +129,13 @@ impl<T> ObjectPool<T> {
         LocalPool::new(self)
     }
 
-    /// Room for up to `N` values of this pool.
-    #[inline]
-    #[must_use]
-    pub fn batch<const N: usize>(&self) -> Batch<T, &Self, N> {
-        Batch::new(self)
+    /// An empty batch of as many values as there are places.
+    #[inline(always)]
+    pub fn batch<'b, const N: usize>(
+        &'b self,
+        places: &'b mut Places<N>,
+    ) -> Batch<'b, T, &'b Self> {
+        Batch::new(self, places)
     }
 
     /// Ends the pool.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Port, PortError};
-use crate::bus::{Device, PciIds};
+use crate::bus::{Device, PciIds, Vdev, VdevError};
 use crate::memory::Memory;
 
 /// A driver that an application links. A list of them is all that binds the two together.
@@ -26,4 +26,22 @@ pub trait Driver: Sync {
         device: Box<dyn Device>,
         memory: &Arc<Memory>,
     ) -> Result<Box<dyn Port>, PortError>;
+}
+
+/// A driver of devices that the program makes itself, given with `--vdev`.
+pub trait VirtualDriver: Sync {
+    /// The kind it makes, as `--vdev` names it: `vhost-user`.
+    fn kind(&self) -> &'static str;
+
+    /// Looks at the arguments, and takes nothing.
+    ///
+    /// # Errors
+    /// If it can't make such a device.
+    fn check(&self, vdev: &Vdev) -> Result<(), VdevError>;
+
+    /// Makes the device; the port is stopped at first. It reaches all of `memory`.
+    ///
+    /// # Errors
+    /// If the arguments are wrong, or what stands behind the device isn't there.
+    fn probe(&self, vdev: &Vdev, memory: &Arc<Memory>) -> Result<Box<dyn Port>, PortError>;
 }

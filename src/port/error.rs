@@ -1,6 +1,6 @@
 //! What can go wrong with a port.
 
-use crate::bus::BusError;
+use crate::bus::{BusError, VdevError};
 use crate::dma::DmaError;
 
 /// Why a port didn't do what it was asked.
@@ -108,6 +108,14 @@ pub enum PortError {
         available: usize,
         /// The pool.
         pool: String,
+    },
+    /// A device of `--vdev` that can't be.
+    #[error("--vdev {vdev}: {why}")]
+    Vdev {
+        /// As given.
+        vdev: String,
+        /// What is wrong with it.
+        why: VdevError,
     },
     /// The bus below.
     #[error(transparent)]

@@ -19,7 +19,7 @@ mod sleep;
 mod stats;
 
 pub use crate::mbuf::{Burst, Mbuf};
-pub use driver::Driver;
+pub use driver::{Driver, VirtualDriver};
 pub use error::PortError;
 pub use offload::{Capabilities, FlowControl, Offloads, RegisterValue, Rss, RssHash};
 pub use queue::{RxQueue, TxQueue};

@@ -1,6 +1,6 @@
 //! What lcores count: written by one lcore, read by the control plane.
 
-use packetboat::telemetry::Counter;
+use packetboat::telemetry::{Counter, LoopCycles, LoopTicks};
 
 use crate::forward::Turn;
 
@@ -9,8 +9,8 @@ use crate::forward::Turn;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct LcoreCounters {
-    ticks: Counter,
-    busy_ticks: Counter,
+    /// Turns that found frames are busy.
+    pub(crate) cycles: LoopCycles,
     polls: Counter,
     found: Counter,
     frames: Counter,
@@ -22,10 +22,8 @@ pub(crate) struct LcoreCounters {
 /// What an lcore had counted at one moment.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LcoreTotals {
-    /// Ticks of the time-stamp counter spent in the loop.
-    pub(crate) ticks: u64,
-    /// Those spent in turns that found frames.
-    pub(crate) busy_ticks: u64,
+    /// Time in the loop; busy are turns that found frames.
+    pub(crate) time: LoopTicks,
     /// Polls of a receive queue.
     pub(crate) polls: u64,
     /// Those that found frames.
@@ -35,13 +33,11 @@ pub(crate) struct LcoreTotals {
 }
 
 impl LcoreCounters {
-    /// Adds one turn over all lanes, which took `ticks`.
+    /// Adds one turn over all lanes. Its time is the clock's to count.
     #[inline(always)]
-    pub(crate) fn add(&self, turn: &Turn, ticks: u64) {
-        self.ticks.add(ticks);
+    pub(crate) fn add(&self, turn: &Turn) {
         self.polls.add(turn.polls);
         if turn.found != 0 {
-            self.busy_ticks.add(ticks);
             self.found.add(turn.found);
             self.frames.add(turn.frames);
         }
@@ -50,11 +46,10 @@ impl LcoreCounters {
     /// As numbers.
     pub(crate) fn read(&self) -> LcoreTotals {
         LcoreTotals {
-            busy_ticks: self.busy_ticks.get(),
+            time: self.cycles.read(),
             found: self.found.get(),
             frames: self.frames.get(),
             // Read last, so that no share exceeds the whole.
-            ticks: self.ticks.get(),
             polls: self.polls.get(),
         }
     }
@@ -64,17 +59,11 @@ impl LcoreTotals {
     /// What was counted since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self {
-            ticks: self.ticks.saturating_sub(earlier.ticks),
-            busy_ticks: self.busy_ticks.saturating_sub(earlier.busy_ticks),
+            time: self.time.since(&earlier.time),
             polls: self.polls.saturating_sub(earlier.polls),
             found: self.found.saturating_sub(earlier.found),
             frames: self.frames.saturating_sub(earlier.frames),
         }
-    }
-
-    /// The share of time that went into turns that moved frames, from 0 to 1.
-    pub(crate) fn busy_share(&self) -> f64 {
-        ratio(self.busy_ticks, self.ticks).min(1.0)
     }
 
     /// Frames per poll that found any; 0 if none did.
@@ -92,15 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_turns_count_as_time_only() {
+    fn turns_add_up() {
         let counters = LcoreCounters::default();
-        counters.add(&Turn { polls: 2, found: 0, frames: 0 }, 300);
-        assert_eq!((counters.read().busy_share(), counters.read().packets_per_burst()), (0.0, 0.0));
+        counters.add(&Turn { polls: 2, found: 0, frames: 0 });
+        assert_eq!(counters.read().packets_per_burst(), 0.0);
         let before = counters.read();
-        counters.add(&Turn { polls: 2, found: 1, frames: 24 }, 100);
+        counters.add(&Turn { polls: 2, found: 1, frames: 24 });
         let all = counters.read();
-        assert_eq!((all.busy_share(), all.packets_per_burst(), all.polls), (0.25, 24.0, 4));
-        assert_eq!(all.since(&before).busy_share(), 1.0);
-        assert_eq!(LcoreTotals::default().busy_share(), 0.0);
+        assert_eq!((all.packets_per_burst(), all.polls), (24.0, 4));
+        assert_eq!((all.since(&before).polls, all.since(&before).found), (2, 1));
     }
 }

@@ -54,6 +54,14 @@ pub(crate) enum Error {
         /// The drivers there are.
         linked: String,
     },
+    /// `--vdev` names a kind of device that no linked driver makes.
+    #[error("--vdev {vdev}: no driver of this program makes such a device; it makes: {linked}")]
+    NoVirtualDriver {
+        /// As given.
+        vdev: String,
+        /// The kinds there are.
+        linked: String,
+    },
     /// Lcores, memory, devices.
     #[error(transparent)]
     Eal(#[from] EalError),

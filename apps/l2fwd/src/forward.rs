@@ -25,8 +25,8 @@ pub(crate) fn forward(
     let mut idle = 0;
     let mut burst = Burst::with_limit(burst_len);
     let drain_ticks = tsc::ticks_from_us(DRAIN_US);
-    let mut now = tsc::now();
-    let mut drained = now;
+    let mut clock = lcore.cycles.start();
+    let mut drained = clock.now();
     while !stop.is_set() {
         let mut turn = Turn::default();
         for lane in &mut *lanes {
@@ -39,11 +39,11 @@ pub(crate) fn forward(
                 lane.tx.send(&mut burst); // takes all; what its queue has no room for is counted
             }
         }
-        let before = std::mem::replace(&mut now, tsc::now());
-        lcore.add(&turn, now.wrapping_sub(before));
-        if now.wrapping_sub(drained) >= drain_ticks {
+        clock.turn(turn.found != 0);
+        lcore.add(&turn);
+        if clock.now().wrapping_sub(drained) >= drain_ticks {
             lanes.iter_mut().for_each(|lane| lane.tx.drain());
-            drained = now;
+            drained = clock.now();
         }
         if let Some(sleeper) = sleeper {
             idle = if turn.frames == 0 { idle + 1 } else { 0 };
@@ -204,7 +204,7 @@ mod tests {
         let read = counters.read();
         assert_eq!(read.frames, 2 * frames as u64);
         assert!(read.found <= read.polls && read.found >= read.frames.div_ceil(burst_len as u64));
-        assert!(read.busy_ticks > 0 && read.busy_ticks <= read.ticks);
+        assert!(read.time.busy_ticks > 0 && read.time.busy_ticks <= read.time.ticks);
         let sent = wires.map(|wire| wire.take_sent());
         assert_eq!(pool.objects().available(), 512);
         sent

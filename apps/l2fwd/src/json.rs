@@ -9,7 +9,8 @@
 //!             "rx_drops": {"no_mbuf": 0, "bad_id": 0, "bad_length": 0, "bad_chain": 0},
 //!             "tx_drops": {"queue_full": 0, "bad_length": 0, "too_many_segments": 0, "bad_id": 0},
 //!             "rx_queues": [{"packets": 9, "bytes": 900, "…": 0}], "tx_queues": ["…"]}],
-//!  "lcores": [{"lcore": 1, "cpu": 3, "busy_share": 0.25, "packets_per_burst": 15.5,
+//!  "lcores": [{"lcore": 1, "cpu": 3, "busy_share": 0.25, "busy_cycles": 250,
+//!              "idle_cycles": 750, "packets_per_burst": 15.5,
 //!              "packets": 155, "polls": 100, "polls_with_packets": 10}],
 //!  "mbufs": {"count": 4096, "returned": 3000}}
 //! ```
@@ -67,6 +68,8 @@ struct LcoreReport {
     lcore: u32,
     cpu: u32,
     busy_share: f64,
+    busy_cycles: u64,
+    idle_cycles: u64,
     packets_per_burst: f64,
     packets: u64,
     polls: u64,
@@ -87,7 +90,9 @@ pub(crate) fn text(snapshot: &Snapshot) -> io::Result<String> {
     let lcore = |lcore: &crate::snapshot::LcoreCounts| LcoreReport {
         lcore: lcore.lcore,
         cpu: lcore.cpu,
-        busy_share: lcore.totals.busy_share(),
+        busy_share: lcore.totals.time.busy_share(),
+        busy_cycles: lcore.totals.time.busy_ticks,
+        idle_cycles: lcore.totals.time.idle_ticks(),
         packets_per_burst: lcore.totals.packets_per_burst(),
         packets: lcore.totals.frames,
         polls: lcore.totals.polls,
@@ -188,8 +193,9 @@ mod tests {
         assert_eq!(report["mbufs"], json!({"count": 4096, "returned": 3000}));
         assert_eq!(
             report["lcores"][0],
-            json!({"lcore": 1, "cpu": 3, "busy_share": 0.25, "packets_per_burst": 15.5,
-                   "packets": 1860, "polls": 1200, "polls_with_packets": 120})
+            json!({"lcore": 1, "cpu": 3, "busy_share": 0.25, "busy_cycles": 3000,
+                   "idle_cycles": 9000, "packets_per_burst": 15.5, "packets": 1860,
+                   "polls": 1200, "polls_with_packets": 120})
         );
         let mut port = report["ports"][1].clone();
         assert_eq!(port["rx_queues"].as_array().unwrap().len(), 2);

@@ -124,10 +124,12 @@ pub(crate) fn describe(lanes: &[LanePlan]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use packetboat::eal::Role;
+
     use super::*;
 
     fn lcores(ids: &[u32]) -> Vec<Lcore> {
-        ids.iter().map(|id| Lcore { id: *id, cpu: *id, node: None }).collect()
+        ids.iter().map(|id| Lcore { id: *id, cpu: *id, node: None, role: Role::Worker }).collect()
     }
 
     /// `lcore: lanes` for ports that are paired in order.

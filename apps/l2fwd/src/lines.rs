@@ -45,7 +45,7 @@ pub(crate) fn lines(span: Span<'_>) -> String {
             "uptime_s={seconds:.1} lcore={} cpu={} busy_share={:.3} packets_per_burst={:.1}",
             lcore.lcore,
             lcore.cpu,
-            totals.busy_share(),
+            totals.time.busy_share(),
             totals.packets_per_burst()
         );
     }

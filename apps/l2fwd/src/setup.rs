@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use packetboat::bus::SelectedDevice;
 use packetboat::eal::{Eal, LcoreThread, Plan};
 use packetboat::mbuf::{MbufPool, MbufPoolConfig};
 use packetboat::port::PortConfig;
 
-use crate::drivers;
+use crate::drivers::{self, Source};
 use crate::error::Error;
 use crate::lanes::{self, LcorePlan};
 use crate::options::{Arguments, Options};
@@ -37,7 +36,7 @@ pub(crate) fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
     let plan = Plan::make(&arguments.eal)?;
     let devices = drivable(&plan)?;
     plan.check_devices()?;
-    let names: Vec<String> = devices.iter().map(SelectedDevice::name).collect();
+    let names: Vec<String> = devices.iter().map(Source::name).collect();
     let routes = portmap::routes(&names, options.portmask, options.portmap.as_ref())?;
     let lcore_plans = lanes::assign(
         &routes,
@@ -56,17 +55,22 @@ pub(crate) fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
     Ok(Ready { ports, pools, lcores, eal })
 }
 
-/// The plan's devices that a linked driver knows; their order is the order of ports.
-fn drivable(plan: &Plan) -> Result<Vec<SelectedDevice>, Error> {
+/// The plan's devices that a linked driver knows; their order is the order of ports: those of
+/// `--vdev` come last.
+fn drivable(plan: &Plan) -> Result<Vec<Source>, Error> {
     let mut devices = Vec::new();
     for device in plan.devices() {
         if drivers::for_ids(&device.ids()).is_some() {
-            devices.push(device.clone());
+            devices.push(Source::Found(device.clone()));
         } else if plan.is_named(device) {
             return Err(drivers::unsupported(device));
         } else {
             tracing::info!("left alone: {}: no driver here knows it", device);
         }
+    }
+    for vdev in plan.vdevs() {
+        drivers::for_vdev(vdev)?;
+        devices.push(Source::Virtual(vdev.clone()));
     }
     if devices.is_empty() {
         let found = match plan.devices() {
@@ -81,7 +85,7 @@ fn drivable(plan: &Plan) -> Result<Vec<SelectedDevice>, Error> {
 /// Bytes of memory that all of it needs, reckoned before any device has been asked.
 fn needed_bytes(
     options: &Options,
-    devices: &[SelectedDevice],
+    devices: &[Source],
     routes: &[Route],
     lcores: &[LcorePlan],
 ) -> u64 {
@@ -89,7 +93,7 @@ fn needed_bytes(
     let tx = usize::from(options.txd.unwrap_or(USUAL_DESCRIPTORS));
     let mut by_node: BTreeMap<Option<u32>, Demand> = BTreeMap::new();
     for route in routes {
-        let node = devices.get(usize::from(route.from)).and_then(SelectedDevice::numa_node);
+        let node = devices.get(usize::from(route.from)).and_then(Source::node);
         let demand = by_node.entry(node).or_insert_with(|| no_ports(options, lcores));
         let tx_queues = usize::from(lanes::tx_queues(lcores, route.from));
         demand.rx_descriptors += usize::from(options.rxq) * rx;
@@ -111,15 +115,14 @@ fn no_ports(options: &Options, lcores: &[LcorePlan]) -> Demand {
 fn open(
     eal: &Eal,
     options: &Options,
-    devices: &[SelectedDevice],
+    devices: &[Source],
     routes: &[Route],
     lcores: &[LcorePlan],
 ) -> Result<Ports, Error> {
     let mut ports = Ports::new();
     for &Route { from: number, .. } in routes {
         let Some(device) = devices.get(usize::from(number)) else { continue };
-        let driver = drivers::for_ids(&device.ids()).ok_or_else(|| drivers::unsupported(device))?;
-        let port = driver.probe(eal.open(device)?, eal.memory())?;
+        let port = device.open(eal)?;
         let config = PortConfig {
             number,
             rx_queues: options.rxq,

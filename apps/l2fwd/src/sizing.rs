@@ -34,10 +34,10 @@ impl Demand {
     }
 
     /// Bytes of DMA memory for the queues themselves. Generous: rings of 64 bytes per descriptor,
-    /// each in pages of its own.
+    /// for sending 512 more (virtio's tables for chains), each in pages of its own.
     pub(crate) fn ring_bytes(&self) -> u64 {
         let descriptors = self.rx_descriptors + self.tx_descriptors;
-        (descriptors * 64 + self.queues * 16 * 1024) as u64
+        (descriptors * 64 + self.tx_descriptors * 512 + self.queues * 16 * 1024) as u64
     }
 }
 

@@ -205,6 +205,8 @@ impl Span<'_> {
 pub(crate) mod tests {
     use packetboat::port::QueueStats;
 
+    use packetboat::telemetry::LoopTicks;
+
     use super::*;
 
     /// Two ports and an lcore after `seconds`, with numbers that grow with it.
@@ -237,8 +239,7 @@ pub(crate) mod tests {
             }
         };
         let totals = LcoreTotals {
-            ticks: 1000 * seconds,
-            busy_ticks: 250 * seconds,
+            time: LoopTicks { ticks: 1000 * seconds, busy_ticks: 250 * seconds },
             polls: 100 * seconds,
             found: 10 * seconds,
             frames: 155 * seconds,
@@ -260,7 +261,7 @@ pub(crate) mod tests {
         assert_eq!(rates[0].0, Rate { packets: 1e6, bits: 8e8 });
         assert_eq!(rates[1].1, Rate { packets: 1e6, bits: 8e8 });
         let (_, lcore) = span.lcores().next().unwrap();
-        assert_eq!((lcore.busy_share(), lcore.packets_per_burst()), (0.25, 15.5));
+        assert_eq!((lcore.time.busy_share(), lcore.packets_per_burst()), (0.25, 15.5));
         let all = Span { from: None, to: &to };
         assert_eq!(all.ports().next().unwrap().2.packets, 5e5);
         let none = Span { from: Some(&to), to: &to };

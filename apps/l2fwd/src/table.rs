@@ -55,7 +55,7 @@ fn write_table(out: &mut String, span: Span<'_>) -> fmt::Result {
             "{:>5}  {:>3}  {:>4.0} %  {:>13.1}  {}",
             lcore.lcore,
             lcore.cpu,
-            totals.busy_share() * 100.0,
+            totals.time.busy_share() * 100.0,
             totals.packets_per_burst(),
             lcore.lanes
         )?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig};
 use packetboat::memory::Memory;
 use packetboat::memory::heap::{Block, Heap, HeapConfig, Request};
-use packetboat::mempool::{MempoolConfig, ObjectPool};
+use packetboat::mempool::{MempoolConfig, ObjectPool, Places};
 use packetboat::ring::{Hts, Multi, Rts, Single, ring};
 use packetboat::sys::tsc;
 
@@ -71,7 +71,10 @@ type Object = [u64; 8];
 
 impl Side {
     pub(crate) fn new(memory: Arc<Memory>) -> Result<Self, Box<dyn Error>> {
-        let heap = Heap::new(&memory, HeapConfig::new("bench", 256 << 20).guarded(false))?;
+        let heap = Heap::new(
+            &memory,
+            HeapConfig::new("bench", 256 << 20).guarded(false).keep_bytes(256 << 20),
+        )?;
         Ok(Self { memory, heap })
     }
 
@@ -229,7 +232,8 @@ fn mempool_row<const BULK: usize, const KEEP: usize>(
     let pool = Arc::clone(pool);
     let work = move |count| {
         let local = pool.local();
-        let mut kept = local.batch::<KEEP>();
+        let mut places = Places::<KEEP>::new();
+        let mut kept = local.batch(&mut places);
         for _ in 0..count {
             for _ in 0..KEEP / BULK {
                 if !kept.take(BULK) {
@@ -303,13 +307,14 @@ macro_rules! ring_row {
             };
             let name = format!("ring {} {} n={} enqueue+dequeue", $name, $kind, $count);
             let work = move |count| {
-                let (from, mut to) = (black_box([0_u64; $count]), [0_u64; $count]);
+                let mut values = [0_u64; $count];
                 for _ in 0..count {
-                    if producer.$enqueue(&from) != $all || consumer.$dequeue(&mut to) != $all {
+                    if producer.$enqueue(&values) != $all || consumer.$dequeue(&mut values) != $all
+                    {
                         give_up(&"the ring is full or empty");
                     }
-                    black_box(&mut to);
                 }
+                black_box(values);
             };
             $rows.push(Row::new(name, "cycles/pair", 20_000, 1, work));
         }

@@ -5,11 +5,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use packetboat::dma::{Area, Array};
-use packetboat::memory::Memory;
+use packetboat::memory::{Iova, Memory};
 use packetboat::port::PortError;
 use virtio_bindings::virtio_net as net;
 
-use crate::ring::{Descriptor, SplitRing};
+use crate::ring::{Broken, Doorbell, PackedRing, QueueMemory, Ring, SplitRing, Used};
+use crate::setup::largest_power_of_two;
 use crate::transport::PciTransport;
 
 /// A command that takes longer than this has failed.
@@ -47,10 +48,58 @@ pub(crate) const QUEUE_PAIRS: Command = Command {
     name: "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET",
 };
 
+/// Its ring, in the format that all queues have. The commands go in order by themselves.
+#[derive(Debug)]
+enum ControlRing {
+    Split(SplitRing<false>),
+    Packed(PackedRing<false>),
+}
+
+impl ControlRing {
+    fn give(&mut self, command: (Iova, u32), answer: (Iova, u32)) {
+        match self {
+            Self::Split(ring) => {
+                ring.offer_command(command, answer);
+                ring.publish();
+            }
+            Self::Packed(ring) => {
+                ring.offer_command(command, answer);
+                ring.publish();
+            }
+        }
+    }
+
+    /// What the device has completed, if it has.
+    fn completed(&mut self) -> Result<Option<Used>, Broken> {
+        fn next<R: Ring>(ring: &mut R) -> Result<Option<Used>, Broken> {
+            Ok(if ring.completed()? == 0 { None } else { ring.take_used() })
+        }
+        match self {
+            Self::Split(ring) => next(ring),
+            Self::Packed(ring) => next(ring),
+        }
+    }
+
+    /// Takes the descriptors of the last command back, if the device named the right one.
+    fn take_back(&mut self, used: Used) -> bool {
+        fn take<R: Ring>(ring: &mut R, used: Used) -> bool {
+            let right = ring.is_expected(used.id);
+            if right {
+                ring.give_back_chain(used.id as u16, 2);
+            }
+            right
+        }
+        match self {
+            Self::Split(ring) => take(ring, used),
+            Self::Packed(ring) => take(ring, used),
+        }
+    }
+}
+
 /// The driver's side of the control queue.
 #[derive(Debug)]
 pub(crate) struct ControlQueue {
-    ring: SplitRing,
+    ring: ControlRing,
     buffer: Array<u8>,
     area: Area,
     device: String,
@@ -65,6 +114,7 @@ impl ControlQueue {
         transport: &PciTransport,
         memory: &Arc<Memory>,
         index: u16,
+        packed: bool,
     ) -> Result<(Self, [Area; 2]), PortError> {
         let size = largest_power_of_two(transport.queue_size_max(index)).min(64);
         if size < 2 {
@@ -73,10 +123,19 @@ impl ControlQueue {
                 what: format!("its control queue (number {index}) has no room for a command"),
             });
         }
-        let (ring, ring_area) = SplitRing::new(transport, memory, index, size)?;
+        let name = format!("{} virtqueue {index}", transport.name());
+        let node = transport.device().numa_node();
+        let queue = QueueMemory::new(memory, &name, node, size, packed)?;
+        let doorbell =
+            Doorbell::Register(transport.enable_queue(index, size, queue.areas())?, index);
+        let ring = match packed {
+            true => ControlRing::Packed(PackedRing::new(&queue, doorbell, false, 0)?),
+            false => ControlRing::Split(SplitRing::new(&queue, doorbell, false, 0)?),
+        };
         let name = format!("{} commands", transport.name());
-        let area = Area::new(memory, &name, BUFFER_BYTES, 64, transport.device().numa_node())?;
+        let area = Area::new(memory, &name, BUFFER_BYTES, 64, node)?;
         let buffer = area.array(0, BUFFER_BYTES)?;
+        let memory_of_ring = queue.area;
         let queue = Self {
             ring,
             buffer,
@@ -84,7 +143,7 @@ impl ControlQueue {
             device: transport.name().to_owned(),
             stuck: false,
         };
-        Ok((queue, [ring_area, area]))
+        Ok((queue, [memory_of_ring, area]))
     }
 
     /// Gives a command and waits for the answer.
@@ -104,19 +163,14 @@ impl ControlQueue {
             self.buffer.write(at, byte);
         }
         self.buffer.write(ANSWER_AT, !OK);
-        let mut given = Descriptor::readable(self.area.iova(0), len as u32);
-        given.flags |= Descriptor::NEXT;
-        given.next = 1;
-        self.ring.describe(0, given);
-        self.ring.describe(1, Descriptor::writable(self.area.iova(ANSWER_AT), 1));
-        self.ring.offer(0);
-        self.ring.publish();
+        let command_at = (self.area.iova(0), len as u32);
+        self.ring.give(command_at, (self.area.iova(ANSWER_AT), 1));
 
         let start = Instant::now();
-        loop {
-            match self.ring.completed(1) {
-                Ok(0) if start.elapsed() < ANSWER_LIMIT => sleep(Duration::from_micros(50)),
-                Ok(0) | Err(_) => {
+        let used = loop {
+            match self.ring.completed() {
+                Ok(None) if start.elapsed() < ANSWER_LIMIT => sleep(Duration::from_micros(50)),
+                Ok(None) | Err(_) => {
                     self.stuck = true;
                     return Err(fault(format!(
                         "it didn't answer {} within {} s",
@@ -124,19 +178,15 @@ impl ControlQueue {
                         ANSWER_LIMIT.as_secs()
                     )));
                 }
-                Ok(_) => break,
+                Ok(Some(used)) => break used,
             }
-        }
-        let used = self.ring.take_used();
+        };
         let answer = self.buffer.read(ANSWER_AT);
-        if used.id != 0 || answer != OK {
+        let right = self.ring.take_back(used);
+        self.stuck = !right;
+        if !right || answer != OK {
             return Err(fault(format!("it refused {} (answer {answer})", command.name)));
         }
         Ok(())
     }
-}
-
-/// The largest power of two that is at most `limit`; 0 for 0.
-pub(crate) fn largest_power_of_two(limit: u16) -> u16 {
-    if limit == 0 { 0 } else { 1 << limit.ilog2() }
 }

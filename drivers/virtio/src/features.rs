@@ -6,6 +6,7 @@ use packetboat::memory::IovaMode;
 use packetboat::port::PortError;
 use virtio_bindings::virtio_config as config;
 use virtio_bindings::virtio_net as net;
+use virtio_bindings::virtio_ring as ring;
 
 /// A set of feature bits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +28,10 @@ features! {
     CTRL_VQ = net::VIRTIO_NET_F_CTRL_VQ, "VIRTIO_NET_F_CTRL_VQ";
     CTRL_RX = net::VIRTIO_NET_F_CTRL_RX, "VIRTIO_NET_F_CTRL_RX";
     MQ = net::VIRTIO_NET_F_MQ, "VIRTIO_NET_F_MQ";
+    INDIRECT_DESC = ring::VIRTIO_RING_F_INDIRECT_DESC, "VIRTIO_F_INDIRECT_DESC";
+    EVENT_IDX = ring::VIRTIO_RING_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX";
+    RING_PACKED = config::VIRTIO_F_RING_PACKED, "VIRTIO_F_RING_PACKED";
+    IN_ORDER = config::VIRTIO_F_IN_ORDER, "VIRTIO_F_IN_ORDER";
     VERSION_1 = config::VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1";
     ACCESS_PLATFORM = config::VIRTIO_F_ACCESS_PLATFORM, "VIRTIO_F_ACCESS_PLATFORM";
 }
@@ -41,6 +46,10 @@ impl Features {
             | Self::CTRL_VQ.0
             | Self::CTRL_RX.0
             | Self::MQ.0
+            | Self::INDIRECT_DESC.0
+            | Self::EVENT_IDX.0
+            | Self::RING_PACKED.0
+            | Self::IN_ORDER.0
             | Self::VERSION_1.0
             | Self::ACCESS_PLATFORM.0,
     );
@@ -63,11 +72,27 @@ impl Features {
         self.0 & other.0 == other.0
     }
 
+    /// From all 64 bits.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// All 64 bits.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    fn without(self, other: Self) -> Self {
+    pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 }

@@ -10,23 +10,32 @@
 
 mod control;
 mod features;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
+mod gate;
 mod header;
 mod port;
+mod queues;
 mod ring;
 mod rx;
+mod setup;
 mod transport;
 mod tx;
+mod vhost_user;
 
 use std::sync::Arc;
 
 use packetboat::bus::{Device, PciIds};
 use packetboat::memory::Memory;
-use packetboat::port::{Driver, Port, PortError};
+use packetboat::port::{Driver, Port, PortError, VirtualDriver};
 
 pub use features::Features;
 
 /// The driver, for an application's list.
 pub static DRIVER: &dyn Driver = &VirtioNet;
+
+/// The driver of vhost-user ports, for an application's list.
+pub static VHOST_USER: &dyn VirtualDriver = &vhost_user::VhostUser;
 
 #[derive(Debug)]
 struct VirtioNet;

@@ -1,6 +1,5 @@
-//! The port: what starts and stops the device and its queues.
+//! The port of a PCI device: what starts and stops the device and its queues.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use packetboat::bus::Device;
@@ -9,25 +8,24 @@ use packetboat::mbuf::MbufPool;
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, QueueCounters, Queues,
+    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues,
 };
 
-use crate::control::{
-    ALL_MULTICAST, Command, ControlQueue, PROMISCUOUS, QUEUE_PAIRS, largest_power_of_two,
-};
+use crate::control::{ALL_MULTICAST, Command, ControlQueue, PROMISCUOUS, QUEUE_PAIRS};
 use crate::features::{Features, choose};
+use crate::gate::{Gate, Passage};
 use crate::header::HEADER_BYTES;
-use crate::ring::SplitRing;
-use crate::rx::VirtioRx;
+use crate::queues::{self, Parts, Path};
+use crate::ring::{Doorbell, QueueMemory};
+use crate::rx::OwnRx;
+use crate::setup::{self, Counters, DEFAULT_DESCRIPTORS, largest_power_of_two, local_mac};
 use crate::transport::{NetConfig, PciTransport, status};
-use crate::tx::VirtioTx;
+use crate::tx::{OwnTx, Tables};
 
 /// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
 const FRAME_OVERHEAD_BYTES: u32 = 18;
 /// The MTU of a device that doesn't say.
 const DEFAULT_MTU: u16 = 1500;
-/// Descriptors per queue when nobody asks.
-const DEFAULT_DESCRIPTORS: u16 = 256;
 
 /// What a running port has.
 #[derive(Debug)]
@@ -53,8 +51,9 @@ pub(crate) struct VirtioPort {
     rx_limits: DescriptorLimits,
     tx_limits: DescriptorLimits,
     config: Option<PortConfig>,
-    rx_counters: Vec<Arc<QueueCounters>>,
-    tx_counters: Vec<Arc<QueueCounters>>,
+    counters: Counters,
+    /// Always open: a PCI device that goes away doesn't come back.
+    gate: Arc<Gate>,
     running: Option<Running>,
 }
 
@@ -67,11 +66,7 @@ impl VirtioPort {
         transport.add_status(status::DRIVER);
         let features = choose(transport.name(), transport.offered()?, memory.iova_mode())?;
         let config = transport.net_config(features)?;
-        let limits = |index| {
-            let max = largest_power_of_two(transport.queue_size_max(index));
-            let default = max.min(DEFAULT_DESCRIPTORS);
-            DescriptorLimits { min: 2, max, default, power_of_two: true }
-        };
+        let limits = |index| setup::limits(transport.queue_size_max(index), DEFAULT_DESCRIPTORS);
         let (rx_limits, tx_limits) = (limits(0), limits(1));
         // Without them there is no sending or receiving, whatever else it offers.
         if rx_limits.max < 2 || tx_limits.max < 2 {
@@ -102,20 +97,14 @@ impl VirtioPort {
             rx_limits,
             tx_limits,
             config: None,
-            rx_counters: Vec::new(),
-            tx_counters: Vec::new(),
+            counters: Counters::default(),
+            gate: Arc::default(),
             running: None,
         })
     }
 
     fn name(&self) -> String {
         self.transport.name().to_owned()
-    }
-
-    /// How often a queue broke down, over all queues.
-    fn broken(&self) -> u64 {
-        let queues = self.rx_counters.iter().chain(&self.tx_counters);
-        queues.map(|queue| queue.broken.get()).sum()
     }
 
     fn state_error(&self, action: &'static str, state: &'static str) -> PortError {
@@ -129,8 +118,8 @@ impl VirtioPort {
         config: &PortConfig,
         pools: &[MbufPool],
         shown: &mut Vec<Area>,
-        rx: &mut Vec<VirtioRx>,
-        tx: &mut Vec<VirtioTx>,
+        rx: &mut Vec<Box<dyn OwnRx>>,
+        tx: &mut Vec<Box<dyn OwnTx>>,
     ) -> Result<Running, PortError> {
         let device = self.name();
         self.transport.reset()?;
@@ -145,34 +134,55 @@ impl VirtioPort {
         let pairs = config.rx_queues.max(config.tx_queues);
         let header = Area::new(&self.memory, &format!("{device} header"), 64, 64, None)?;
         shown.push(header.clone());
-        let mergeable = features.has(Features::MRG_RXBUF);
-        for (pair, counters) in (0..).zip(&self.rx_counters) {
+        let path = Path::of(features);
+        for (pair, counters) in (0..).zip(&self.counters.rx) {
             let index = 2 * pair;
             let size = self.size(config.rx_descriptors, index, self.rx_limits);
-            let (ring, area) = SplitRing::new(&self.transport, &self.memory, index, size)?;
-            shown.push(area);
+            let (memory, doorbell) = self.queue(path, index, size, shown)?;
             let pool = pools
                 .get(usize::from(pair))
                 .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
-            let mut queue =
-                VirtioRx::new(ring, pool.clone(), mergeable, config.number, counters.clone());
+            let parts = Parts {
+                memory: &memory,
+                doorbell,
+                counters: counters.clone(),
+                passage: Passage::new(&self.gate),
+            };
+            let mut queue = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
             let filled = queue.fill(&device, pair);
             rx.push(queue);
             filled?;
         }
-        for (pair, counters) in (0..).zip(&self.tx_counters) {
+        for (pair, counters) in (0..).zip(&self.counters.tx) {
             let index = 2 * pair + 1;
             let size = self.size(config.tx_descriptors, index, self.tx_limits);
-            let (ring, area) = SplitRing::new(&self.transport, &self.memory, index, size)?;
-            shown.push(area);
-            tx.push(VirtioTx::new(ring, header.clone(), counters.clone()));
+            let (memory, doorbell) = self.queue(path, index, size, shown)?;
+            let tables = match path.indirect {
+                true => {
+                    let name = format!("{device} tables {index}");
+                    let node = self.transport.device().numa_node();
+                    let tables = Tables::new(&self.memory, &name, node, size)?;
+                    shown.push(tables.area().clone());
+                    Some(tables)
+                }
+                false => None,
+            };
+            let parts = Parts {
+                memory: &memory,
+                doorbell,
+                counters: counters.clone(),
+                passage: Passage::new(&self.gate),
+            };
+            tx.push(queues::transmit_queue(path, parts, header.clone(), tables)?);
         }
+        tracing::info!("{device}: virtio-net over PCI, {path}");
         let mut control = None;
         if features.has(Features::CTRL_VQ) {
             // Behind all pairs that the device has, used or not (5.1.2).
             let index = 2 * if features.has(Features::MQ) { max_queue_pairs } else { 1 };
-            let (queue, areas) = ControlQueue::new(&self.transport, &self.memory, index)?;
+            let (queue, areas) =
+                ControlQueue::new(&self.transport, &self.memory, index, path.packed)?;
             shown.extend(areas);
             control = Some(queue);
         }
@@ -186,7 +196,24 @@ impl VirtioPort {
         for queue in rx {
             queue.kick();
         }
-        Ok(Running { features, control, broken_before: self.broken(), _shown: Vec::new() })
+        let broken_before = self.counters.broken();
+        Ok(Running { features, control, broken_before, _shown: Vec::new() })
+    }
+
+    /// Makes queue `index` and hands it to the device, which isn't running yet.
+    fn queue(
+        &self,
+        path: Path,
+        index: u16,
+        size: u16,
+        shown: &mut Vec<Area>,
+    ) -> Result<(QueueMemory, Doorbell), PortError> {
+        let name = format!("{} virtqueue {index}", self.transport.name());
+        let node = self.transport.device().numa_node();
+        let memory = QueueMemory::new(&self.memory, &name, node, size, path.packed)?;
+        shown.push(memory.area.clone());
+        let register = self.transport.enable_queue(index, size, memory.areas())?;
+        Ok((memory, Doorbell::Register(register, index)))
     }
 
     /// What was asked for, or the default, within what this very queue takes.
@@ -231,36 +258,9 @@ impl Port for VirtioPort {
         if self.running.is_some() {
             return Err(self.state_error("be configured", "running"));
         }
-        for (kind, wanted) in [("receive", config.rx_queues), ("transmit", config.tx_queues)] {
-            let most = self.max_queue_pairs;
-            if wanted == 0 || wanted > most {
-                return Err(PortError::Queues { device: self.name(), kind, wanted, most });
-            }
-        }
-        let descriptors = [
-            ("receive", "--rxd", config.rx_descriptors, self.rx_limits),
-            ("transmit", "--txd", config.tx_descriptors, self.tx_limits),
-        ];
-        for (kind, option, wanted, limits) in descriptors {
-            if let Some(wanted) = wanted.filter(|&wanted| !limits.allow(wanted)) {
-                let rule = format!(
-                    "this device takes a power of two from {} to {}",
-                    limits.min, limits.max
-                );
-                return Err(PortError::Descriptors {
-                    device: self.name(),
-                    kind,
-                    wanted,
-                    option,
-                    rule,
-                });
-            }
-        }
-        let counters = |count, old: &[Arc<QueueCounters>]| {
-            (0..usize::from(count)).map(|nth| old.get(nth).cloned().unwrap_or_default()).collect()
-        };
-        self.rx_counters = counters(config.rx_queues, &self.rx_counters);
-        self.tx_counters = counters(config.tx_queues, &self.tx_counters);
+        let device = self.name();
+        setup::check(&device, config, self.max_queue_pairs, self.rx_limits, self.tx_limits)?;
+        self.counters.resize(config.rx_queues, config.tx_queues);
         self.config = Some(config.clone());
         Ok(())
     }
@@ -278,8 +278,8 @@ impl Port for VirtioPort {
                 self.features = running.features;
                 self.running = Some(Running { _shown: shown, ..running });
                 Ok(Queues {
-                    rx: rx.into_iter().map(|queue| Box::new(queue) as _).collect(),
-                    tx: tx.into_iter().map(|queue| Box::new(queue) as _).collect(),
+                    rx: rx.into_iter().map(|queue| queue as _).collect(),
+                    tx: tx.into_iter().map(|queue| queue as _).collect(),
                 })
             }
             Err(error) => {
@@ -311,16 +311,8 @@ impl Port for VirtioPort {
                 return Err(error);
             }
         };
-        for queue in queues.rx {
-            if let Ok(mut queue) = (queue as Box<dyn Any>).downcast::<VirtioRx>() {
-                queue.reclaim(&reset);
-            }
-        }
-        for queue in queues.tx {
-            if let Ok(mut queue) = (queue as Box<dyn Any>).downcast::<VirtioTx>() {
-                queue.reclaim_all(&reset);
-            }
-        }
+        queues.rx.into_iter().for_each(|queue| queues::reclaim_rx(queue, &reset));
+        queues.tx.into_iter().for_each(|queue| queues::reclaim_tx(queue, &reset));
         Ok(())
     }
 
@@ -346,12 +338,12 @@ impl Port for VirtioPort {
     }
 
     fn stats(&self) -> PortStats {
-        PortStats::read(&self.rx_counters, &self.tx_counters)
+        self.counters.read()
     }
 
     fn fault(&self) -> Option<String> {
         let running = self.running.as_ref()?;
-        if self.broken() != running.broken_before {
+        if self.counters.broken() != running.broken_before {
             return Some(
                 "the device claims to have completed more frames than it was given".to_owned(),
             );
@@ -379,17 +371,6 @@ impl Drop for VirtioPort {
             std::mem::forget(running);
         }
     }
-}
-
-/// An address for a device that has none of its own (5.1.5): locally administered, and the same
-/// each time for the same device.
-fn local_mac(device: &str) -> MacAddress {
-    // FNV-1a: a well-spread 64-bit hash in two lines.
-    let hash = device.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    let [a, b, c, d, e, ..] = hash.to_le_bytes();
-    MacAddress([0x02, a, b, c, d, e])
 }
 
 const _: () = assert!(HEADER_BYTES <= packetboat::mbuf::HEADROOM_BYTES);

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vfio_bindings::bindings::vfio as abi;
 
@@ -12,7 +12,7 @@ use super::group::{self, Isolation};
 use super::info::{self, IommuInfo};
 use super::mappings::{DmaCalls, MapFailure, Mappings, plan};
 use crate::bus::{BusError, PciAddress, PciFunction, pci};
-use crate::memory::{Iova, IovaMode, IovaRun, Memory, Size};
+use crate::memory::{DmaListener, DmaRegion, Iova, IovaMode, IovaRun, ListenerError, Memory, Size};
 use crate::sys::capability::{self, Capability};
 use crate::sys::rlimit;
 use crate::sys::sysroot::SysRoot;
@@ -24,7 +24,8 @@ const DMA_ENTRY_LIMIT: &str = "/sys/module/vfio_iommu_type1/parameters/dma_entry
 /// An IOMMU context: every device opened in it can reach all of one [`Memory`], and nothing else.
 ///
 /// The memory is mapped when the first device is opened (an IOMMU is only known then), and
-/// unmapped when the last one is closed.
+/// unmapped when the last one is closed. Segments that the memory gets meanwhile are mapped when they come
+/// and unmapped before they go ([`DmaListener`]).
 pub struct Container {
     state: Mutex<State>,
     root: SysRoot,
@@ -39,6 +40,14 @@ struct State {
     /// Settled by the first group, as long as there is one.
     isolation: Option<Isolation>,
     mappings: Mappings,
+    /// The mappings of segments that came later: by themselves, so that each can go by itself.
+    added: Vec<(IovaRun, Mappings)>,
+}
+
+impl State {
+    fn all_mappings(&self) -> impl Iterator<Item = &Mappings> {
+        std::iter::once(&self.mappings).chain(self.added.iter().map(|(_, mappings)| mappings))
+    }
 }
 
 struct OpenGroup {
@@ -65,7 +74,14 @@ impl Container {
         if u32::try_from(found) != Ok(wanted) {
             return Err(BusError::ApiVersion { found, wanted });
         }
-        Ok(Arc::new(Self { state: Mutex::default(), root: root.clone(), file, memory }))
+        let state = Mutex::default();
+        let container = Arc::new(Self { state, root: root.clone(), file, memory });
+        let listener: Weak<dyn DmaListener> = Arc::<Self>::downgrade(&container);
+        // Without a device it maps nothing yet, so this can't fail.
+        if let Err(error) = container.memory.add_dma_listener(listener) {
+            tracing::warn!("{error}");
+        }
+        Ok(container)
     }
 
     /// Opens a function that is bound to vfio-pci. If it is the first, maps the memory.
@@ -86,7 +102,9 @@ impl Container {
     /// How many mappings there are now, and how many bytes they cover.
     pub fn mapped(&self) -> (usize, u64) {
         let state = self.state();
-        (state.mappings.len(), state.mappings.len_bytes())
+        let sum = |count: usize, mappings: &Mappings| count + mappings.len();
+        let bytes = state.all_mappings().map(Mappings::len_bytes).sum();
+        (state.all_mappings().fold(0, sum), bytes)
     }
 
     fn open_file(
@@ -94,15 +112,10 @@ impl Container {
         number: u32,
         address: PciAddress,
     ) -> Result<DeviceFile, BusError> {
-        let mut state = self.state();
-        self.attach(&mut state, number, address)?;
-        let Some(group) = state.groups.iter_mut().find(|group| group.number == number) else {
-            return Err(BusError::NoGroup { address });
-        };
-        group.devices.push(address);
-        let answer = calls::device_file(&group.file, &address.to_string());
+        // No segment comes or goes while they are mapped. This lock comes before that of the state,
+        // as when the memory tells of a segment.
+        let answer = self.memory.with_added(|added| self.open_in(added, number, address))?;
         // From here on the lease's drop undoes what was done; it takes the lock itself.
-        drop(state);
         let lease = Lease { container: Arc::clone(self), number, address };
         match answer {
             Ok(file) => Ok(DeviceFile { file, lease }),
@@ -110,8 +123,29 @@ impl Container {
         }
     }
 
+    fn open_in(
+        &self,
+        added: &[DmaRegion<'_>],
+        number: u32,
+        address: PciAddress,
+    ) -> Result<io::Result<File>, BusError> {
+        let mut state = self.state();
+        self.attach(&mut state, added, number, address)?;
+        let Some(group) = state.groups.iter_mut().find(|group| group.number == number) else {
+            return Err(BusError::NoGroup { address });
+        };
+        group.devices.push(address);
+        Ok(calls::device_file(&group.file, &address.to_string()))
+    }
+
     /// Opens group `number` and attaches it, unless it is already.
-    fn attach(&self, state: &mut State, number: u32, address: PciAddress) -> Result<(), BusError> {
+    fn attach(
+        &self,
+        state: &mut State,
+        added: &[DmaRegion<'_>],
+        number: u32,
+        address: PciAddress,
+    ) -> Result<(), BusError> {
         let isolation = group::isolation(&self.root, number);
         let node = group::node(&self.root, number, isolation);
         if let Some(group) = state.groups.iter().find(|group| group.number == number) {
@@ -144,6 +178,12 @@ impl Container {
             })?;
             if isolation == Isolation::Type1V2 {
                 state.mappings = self.map_memory(address)?;
+                for region in added {
+                    if let Err(error) = self.map_added(state, region, address) {
+                        self.unmap_memory(state);
+                        return Err(error);
+                    }
+                }
             }
             state.isolation = Some(isolation);
         }
@@ -198,6 +238,23 @@ impl Container {
         let (count, len_bytes) = (mappings.len(), mappings.len_bytes());
         tracing::debug!("{count} DMA mappings of {} in all, IOVA mode {mode}", Size(len_bytes));
         Ok(mappings)
+    }
+
+    /// Maps what came later, by itself.
+    fn map_added(
+        &self,
+        state: &mut State,
+        region: &DmaRegion<'_>,
+        address: PciAddress,
+    ) -> Result<(), BusError> {
+        let run = run_of(region);
+        let info = self.iommu_info(address)?;
+        let limit = || self.root.read_u64(DMA_ENTRY_LIMIT).ok();
+        let plan = plan([run], self.memory.iova_mode(), &info, limit)?;
+        let mappings =
+            Mappings::make(&plan, self).map_err(|failure| self.explain(failure, &plan, address))?;
+        state.added.push((run, mappings));
+        Ok(())
     }
 
     fn iommu_info(&self, address: PciAddress) -> Result<IommuInfo, BusError> {
@@ -260,13 +317,24 @@ impl Container {
         }
         // The container needs a group to unmap: with its last group the kernel forgets the IOMMU.
         if state.groups.len() == 1 {
-            self.unmap_memory(&mut state.mappings);
+            self.unmap_memory(&mut state);
             state.isolation = None;
         }
         state.groups.retain(|group| group.number != number);
     }
 
-    fn unmap_memory(&self, mappings: &mut Mappings) {
+    fn unmap_memory(&self, state: &mut State) {
+        let added = std::mem::take(&mut state.added).into_iter().map(|(_, mappings)| mappings);
+        for mut mappings in added.chain([std::mem::take(&mut state.mappings)]) {
+            if let Err(error) = self.unmap(&mut mappings) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Unmaps all of `mappings`; the last error, if there is one that matters.
+    fn unmap(&self, mappings: &mut Mappings) -> Result<(), BusError> {
+        let mut result = Ok(());
         for error in mappings.remove(self) {
             match error {
                 // When a device is unplugged, the kernel detaches its group by itself, and the
@@ -274,9 +342,10 @@ impl Container {
                 BusError::Unmap { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => {
                     tracing::debug!("the kernel has let go of the DMA mappings already");
                 }
-                error => tracing::warn!("{error}"),
+                error => result = Err(error),
             }
         }
+        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -293,6 +362,35 @@ impl Container {
     ) -> BusError {
         let path = group::node(&self.root, number, group::isolation(&self.root, number));
         BusError::Os { device: address.to_string(), what, path, source }
+    }
+}
+
+fn run_of(region: &DmaRegion<'_>) -> IovaRun {
+    let &DmaRegion { va, iova, len_bytes, .. } = region;
+    IovaRun { va, iova, len_bytes }
+}
+
+impl DmaListener for Container {
+    fn map(&self, region: &DmaRegion<'_>) -> Result<(), ListenerError> {
+        let mut state = self.state();
+        // Without an IOMMU nothing is mapped; without a device, it is when there is one.
+        if state.isolation != Some(Isolation::Type1V2) {
+            return Ok(());
+        }
+        // For the error's text; a group is here as long as a device of it is open.
+        let mut devices = state.groups.iter().flat_map(|group| &group.devices);
+        let Some(device) = devices.next().copied() else { return Ok(()) };
+        Ok(self.map_added(&mut state, region, device)?)
+    }
+
+    fn unmap(&self, region: &DmaRegion<'_>) -> Result<(), ListenerError> {
+        let mut state = self.state();
+        let run = run_of(region);
+        let Some(place) = state.added.iter().position(|(known, _)| *known == run) else {
+            return Ok(());
+        };
+        let (_, mut mappings) = state.added.swap_remove(place);
+        Ok(self.unmap(&mut mappings)?)
     }
 }
 

@@ -30,9 +30,11 @@ proptest! {
     #[test]
     fn chains_behave_as_the_model(steps in steps()) {
         let mut model = model();
-        for step in steps {
+        for (number, step) in steps.into_iter().enumerate() {
             model.apply(step);
-            model.check_all();
+            if number % 8 == 0 {
+                model.check_all();
+            }
         }
         model.finish();
     }

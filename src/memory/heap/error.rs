@@ -29,6 +29,15 @@ pub enum HeapError {
         step_bytes: usize,
     },
 
+    /// Nothing that a heap could grow from.
+    #[error("heap {name:?} has nothing to grow from: {source}")]
+    Source {
+        /// The heap.
+        name: String,
+        /// Why.
+        source: MemoryError,
+    },
+
     /// A tag's name is empty or too long.
     #[error("tag {name:?} has {} bytes: wanted 1 to {MAX_TAG_BYTES}", .name.len())]
     TagName {

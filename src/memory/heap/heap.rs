@@ -7,7 +7,7 @@ use super::cache;
 use super::class::SIZE_END;
 use super::config::{HeapConfig, Request};
 use super::error::{Exhausted, HeapError};
-use super::source::{ExtentSource, Zones};
+use super::source::{ExtentSource, KernelPages, Zones};
 use super::table::GRANULE_BYTES;
 use crate::memory::{Iova, Memory, MemoryError, Size};
 use crossbeam_utils::CachePadded;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub struct Heap {
     pub(super) config: HeapConfig,
     /// Tells this heap's blocks from those of others.
-    id: u32,
+    pub(super) id: u32,
     pub(super) source: Box<dyn ExtentSource>,
     pub(super) arenas: Box<[CachePadded<Arena>]>,
     /// Bytes of all extents, those that are just being taken included: never above the limit.
@@ -48,6 +48,21 @@ impl Heap {
     /// [`HeapError::Name`] or [`HeapError::Limit`].
     pub fn new(memory: &Arc<Memory>, config: HeapConfig) -> Result<Arc<Self>, HeapError> {
         let source = Zones::new(Arc::clone(memory), &config.name);
+        Self::with_source(Box::new(source), config)
+    }
+
+    /// A heap that takes pages from the kernel as it grows, and gives them back: see [`KernelPages`].
+    ///
+    /// # Errors
+    /// [`HeapError::Name`] or [`HeapError::Limit`]; [`HeapError::Source`] if the kernel has no such
+    /// pages.
+    pub fn of_kernel_pages(
+        memory: &Arc<Memory>,
+        config: HeapConfig,
+    ) -> Result<Arc<Self>, HeapError> {
+        let name = config.name.clone();
+        let source = KernelPages::new(Arc::clone(memory));
+        let source = source.map_err(|source| HeapError::Source { name, source })?;
         Self::with_source(Box::new(source), config)
     }
 

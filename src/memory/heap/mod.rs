@@ -9,9 +9,13 @@
 //! A heap takes extents of whole pages from an [`ExtentSource`] when it runs short, up to a limit,
 //! and gives them back when they are wholly free. [`Zones`] takes them from a
 //! [`Memory`](super::Memory), which reserves its pages at start: the heap grows and shrinks within
-//! what was reserved, and all of that is mapped for devices already. Taking pages from the kernel
-//! while the program runs, and mapping them into VFIO containers, is another source's job; there
-//! is none yet.
+//! what was reserved, and all of that is mapped for devices already. [`KernelPages`] takes them
+//! from the kernel while the program runs, and has them mapped into every VFIO container, and out of it
+//! before they go.
+//!
+//! An lcore has a cache of short blocks in front of the arenas (see `cache`): it allocates and frees
+//! them without a lock. What is cached counts as free, and is joined with its neighbours before an
+//! allocation fails.
 //!
 //! What the heap knows of its blocks stands apart from them (see `table`): writes past the end of
 //! a block, or by a device into a freed one, can't break the heap; an address that isn't a block's
@@ -52,7 +56,7 @@ pub use config::{HeapConfig, Request};
 pub use error::{Exhausted, HeapError};
 pub use heap::Heap;
 pub use owner::{HeapBox, HeapSlice};
-pub use source::{Extent, ExtentSource, Zones};
+pub use source::{Extent, ExtentSource, KernelPages, Zones};
 pub use stats::{CheckReport, HeapStats, TagCounts, TagStats};
 pub use table::GRANULE_BYTES;
 pub use tag::{MAX_TAG_BYTES, MAX_TAGS, Tag};

@@ -1,7 +1,7 @@
 //! Where a heap's pages come from, and where they go again: the one thing that a heap doesn't know.
 #![expect(unsafe_code, reason = "whoever implements Extent answers for its memory")]
 
-use crate::memory::{Iova, Memory, MemoryError, Segment, Zone, ZoneRequest};
+use crate::memory::{AddedSegment, Iova, Memory, MemoryError, Segment, Zone, ZoneRequest};
 use std::fmt::Debug;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -24,9 +24,7 @@ pub unsafe trait Extent: Send + Sync + Debug {
 
 /// Gives extents.
 ///
-/// [`Zones`] takes them from memory that was reserved at start. A source that takes pages from the
-/// kernel later would map them into each VFIO container in `take`, and out of it when the extent
-/// is dropped; the heap asks for whole pages already.
+/// [`Zones`] takes them from memory that was reserved at start, [`KernelPages`] from the kernel.
 pub trait ExtentSource: Send + Sync + Debug {
     /// The nodes that have memory, those to be preferred first; `None` stands for memory that may
     /// be anywhere.
@@ -71,13 +69,7 @@ impl Zones {
 
 impl ExtentSource for Zones {
     fn nodes(&self) -> Vec<Option<u32>> {
-        let mut nodes = Vec::new();
-        for segment in self.memory.segments() {
-            if !nodes.contains(&segment.node()) {
-                nodes.push(segment.node());
-            }
-        }
-        nodes
+        nodes(&self.memory)
     }
 
     fn page_len_bytes(&self, node: Option<u32>) -> usize {
@@ -96,6 +88,71 @@ impl ExtentSource for Zones {
         let request = ZoneRequest::new(name, len_bytes).align(align).on_node(node);
         Ok(Box::new(self.memory.zone(&request.iova_contiguous())?))
     }
+}
+
+/// Pages that the kernel gives while the program runs: mapped into every VFIO container, and whoever
+/// else listens ([`DmaListener`](crate::memory::DmaListener)), when they come, and out before they go.
+#[derive(Debug)]
+pub struct KernelPages {
+    memory: Arc<Memory>,
+    page_len_bytes: usize,
+}
+
+impl KernelPages {
+    /// Hugepages, or normal ones where `memory` has those; on the nodes where it has some.
+    ///
+    /// # Errors
+    /// If the kernel's list of hugepages can't be read, or is empty.
+    pub fn new(memory: Arc<Memory>) -> Result<Self, MemoryError> {
+        let page_len_bytes = memory.added_page_len_bytes()? as usize;
+        Ok(Self { memory, page_len_bytes })
+    }
+}
+
+impl ExtentSource for KernelPages {
+    fn nodes(&self) -> Vec<Option<u32>> {
+        nodes(&self.memory)
+    }
+
+    fn page_len_bytes(&self, _: Option<u32>) -> usize {
+        self.page_len_bytes
+    }
+
+    fn take(
+        &self,
+        node: Option<u32>,
+        len_bytes: usize,
+        align: usize,
+    ) -> Result<Box<dyn Extent>, MemoryError> {
+        Ok(Box::new(self.memory.add_segment(node, len_bytes as u64, align as u64)?))
+    }
+}
+
+// SAFETY: an added segment is mapped, populated, initialised (zero) and nobody else's from when it
+// is made until it is dropped. It starts at a multiple of its page size.
+unsafe impl Extent for AddedSegment {
+    fn as_ptr(&self) -> NonNull<u8> {
+        self.segment().as_ptr()
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.segment().len_bytes()
+    }
+
+    fn iova(&self) -> Iova {
+        // It has one run.
+        self.segment().iova_runs().first().map_or(Iova(self.segment().va()), |run| run.iova)
+    }
+}
+
+fn nodes(memory: &Memory) -> Vec<Option<u32>> {
+    let mut nodes = Vec::new();
+    for segment in memory.segments() {
+        if !nodes.contains(&segment.node()) {
+            nodes.push(segment.node());
+        }
+    }
+    nodes
 }
 
 // SAFETY: a zone's bytes are mapped, populated and initialised (zero) while it lives, and are its

@@ -6,7 +6,7 @@ use super::error::HeapError;
 use super::heap::Heap;
 use super::table::GRANULE_BYTES;
 use super::tag::Tag;
-use super::tally::Tallies;
+use super::tally::{Tallies, Tally};
 use super::tlsf::Kind;
 use crate::memory::Size;
 use std::io::{self, Write};
@@ -146,7 +146,7 @@ impl Heap {
 
     /// The state by node; `None` stands for memory that may be anywhere.
     pub fn node_stats(&self) -> Vec<(Option<u32>, HeapStats)> {
-        let stats = |arena: &Arena| arena.at_rest(|state, stocks| state.stats(stocks));
+        let stats = |arena: &Arena| arena.at_rest(State::stats);
         self.arenas.iter().map(|arena| (arena.node, stats(arena))).collect()
     }
 
@@ -154,9 +154,9 @@ impl Heap {
     pub fn tags(&self) -> Vec<TagStats> {
         let mut sum = Tallies::new();
         for arena in &self.arenas {
-            sum.add(&arena.at_rest(|state, stocks| state.tallies_with(stocks)));
+            sum.add(&arena.at_rest(State::tallies_with));
         }
-        let tags = sum.by_tag().map(|tally| tally.counts()).enumerate();
+        let tags = sum.by_tag().map(Tally::counts).enumerate();
         let tags = tags.filter(|(_, counts)| counts.allocated > 0);
         let stats = |(index, counts)| TagStats { tag: Tag::from_index(index as u8), counts };
         tags.map(stats).collect()
@@ -234,7 +234,7 @@ impl Heap {
     pub fn check(&self) -> Result<CheckReport, HeapError> {
         let mut report = CheckReport::default();
         for arena in &self.arenas {
-            let seen = arena.at_rest(|state, stocks| state.check(stocks));
+            let seen = arena.at_rest(State::check);
             let seen = seen.map_err(|damage| self.damage(damage))?;
             report.extents += seen.extents;
             report.used_blocks += seen.used_blocks;

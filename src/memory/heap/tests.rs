@@ -1,6 +1,7 @@
 //! The heap's interface: what it refuses, what it detects, how it grows.
 #![expect(unsafe_code, reason = "tests misuse the heap in ways that safe code can't")]
 
+mod cache;
 mod model;
 mod owners;
 mod plain;

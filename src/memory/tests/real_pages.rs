@@ -16,7 +16,7 @@ const M2: u64 = 2 << 20;
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Enough hugepages of the default size for one test at a time.
-struct Pages {
+pub(super) struct Pages {
     /// What to write back, and what was written.
     raised: Option<(u64, u64)>,
     _alone: MutexGuard<'static, ()>,
@@ -24,7 +24,7 @@ struct Pages {
 
 impl Pages {
     /// `None` if there are none to be had; then the reason was told.
-    fn get() -> Option<Self> {
+    pub(super) fn get() -> Option<Self> {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = 16;
@@ -60,7 +60,7 @@ impl Drop for Pages {
     }
 }
 
-fn free_pages() -> u64 {
+pub(super) fn free_pages() -> u64 {
     let found = Inventory::read(&SysRoot::default()).unwrap();
     found.pools.iter().filter(|pool| pool.page_len_bytes == M2).map(|pool| pool.free).sum()
 }

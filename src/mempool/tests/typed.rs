@@ -115,3 +115,56 @@ fn a_pool_stands_in_pieces_where_there_is_no_long_one() {
     let config = MempoolConfig { count: 10, cache_size: 0, ..config };
     drop(Mempool::new(&memory, &config, |_, _, _| ()).unwrap());
 }
+
+/// Batches from the pool itself and through what an lcore has looked up; threads of all kinds.
+#[test]
+fn batches_take_and_give_back_from_their_end() {
+    let memory = memory();
+    for (cache_size, cookies, lcore) in
+        [(0, false, Some(73)), (8, false, Some(73)), (8, true, Some(73)), (8, false, None)]
+    {
+        let config = MempoolConfig { cookies, ..config("batched", 40, 0, cache_size) };
+        let pool = ObjectPool::new(&memory, &config, |number, _| (number, 0_u32)).unwrap();
+        let objects = pool.as_mempool();
+        on(lcore, || {
+            let (local, mut places, mut more) = (pool.local(), Places::<32>::new(), Places::new());
+            let (mut kept, mut others) = (local.batch(&mut places), pool.batch::<20>(&mut more));
+            assert!(kept.is_empty() && kept.take(0) && kept.take(5) && kept.take(25));
+            assert!(!kept.take(3), "places for two are left");
+            assert!(others.take(10) && !others.take(1), "the pool is empty");
+            assert_eq!((kept.len(), others.len(), objects.in_use()), (30, 10, 40));
+            let mut numbers: Vec<_> =
+                kept.iter().chain(others.iter()).map(|value| value.0).collect();
+            numbers.sort_unstable();
+            assert!(numbers.into_iter().eq(0..40), "each value once");
+            others.iter_mut().for_each(|value| value.1 = 1);
+            let first = kept.iter().next().unwrap().0;
+            assert_eq!((kept.give_back(29), kept.len()), (29, 1));
+            assert_eq!(kept.iter().next().unwrap().0, first, "the last ones went back");
+            assert_eq!((kept.give_back(5), kept.give_back(5)), (1, 0));
+            assert_eq!(objects.in_use(), 10);
+            others.clear();
+            assert_eq!(objects.in_use(), 0);
+            assert!(others.take(20));
+        });
+        assert_eq!((objects.in_use(), objects.stats().faults), (0, 0));
+        objects.audit().unwrap();
+    }
+}
+
+/// While an lcore's cache is held, nobody else becomes that lcore.
+#[test]
+fn a_local_pool_keeps_its_lcore() {
+    let memory = memory();
+    let config = MempoolConfig { cookies: false, ..config("kept", 4, 0, 2) };
+    let pool = ObjectPool::new(&memory, &config, |_, _| 0_u8).unwrap();
+    let claim = LcoreClaim::claim(74).unwrap();
+    let local = pool.local();
+    drop(claim);
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(LcoreClaim::claim(74).is_err()));
+    });
+    let mut places = Places::<2>::new();
+    assert!(local.batch(&mut places).take(2));
+    assert_eq!(pool.as_mempool().in_use(), 0);
+}

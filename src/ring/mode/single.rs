@@ -11,11 +11,11 @@ use crate::sys::sync::atomic::{AtomicU32, Ordering};
 /// goes on until the ring is empty or full.
 #[derive(Debug, Default)]
 pub struct Single {
-    head: u32,
+    /// The other side's tail, when it was last looked at.
     seen: u32,
 }
 
-/// A side with one thread; how far it has claimed is known to its end only.
+/// A side with one thread. Its head is its tail: what is claimed is finished, or was never claimed.
 #[derive(Debug)]
 pub struct SingleSide {
     /// Finished up to here. Written by the one thread, read by the other side.
@@ -30,7 +30,7 @@ impl Protocol for Single {
     }
 
     fn end_at(index: u32) -> Self {
-        Self { head: index, seen: index }
+        Self { seen: index }
     }
 
     #[inline(always)]
@@ -38,27 +38,26 @@ impl Protocol for Single {
         shared.tail.load(Ordering::Acquire)
     }
 
-    /// Doesn't move `head`: a claim that is never finished, because its guard was leaked, was
-    /// never made.
+    /// Moves nothing: a claim that is never finished, because its guard was leaked, was never made.
     #[inline(always)]
     fn claim(
         &mut self,
-        _own: &SingleSide,
+        own: &SingleSide,
         other_tail: impl Fn() -> u32,
         reach: u32,
         amount: Amount,
     ) -> Claim {
-        let mut room = available(self.head, self.seen, reach);
+        let head = own.tail.load(Ordering::Relaxed); // our own store
+        let mut room = available(head, self.seen, reach);
         if room < amount.wanted() {
             self.seen = other_tail();
-            room = available(self.head, self.seen, reach);
+            room = available(head, self.seen, reach);
         }
-        Claim { start: self.head, count: amount.of(room) }
+        Claim { start: head, count: amount.of(room) }
     }
 
     #[inline(always)]
     fn finish(&mut self, own: &SingleSide, claim: Claim) {
-        self.head = claim.end();
-        own.tail.store(self.head, Ordering::Release);
+        own.tail.store(claim.end(), Ordering::Release);
     }
 }

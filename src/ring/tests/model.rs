@@ -124,3 +124,40 @@ macro_rules! behaves_as_a_queue {
     };
 }
 for_all_pairs!(behaves_as_a_queue);
+
+/// A mode on both sides of one ring, for a million steps.
+macro_rules! a_million_steps {
+    ($($name:ident: $mode:ty,)*) => {$(
+        #[test]
+        fn $name() -> Result<(), TestCaseError> {
+            const STEPS: usize = 1_000_000;
+            let mut random = 0x2545_f491_4f6c_dd1d_u64; // xorshift64
+            let mut number = move |below: u64| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                (random >> 32) % below
+            };
+            #[allow(unused_mut)] // single ends need it
+            let (mut producer, mut consumer) =
+                ring_starting_at::<u64, $mode, $mode>(37, u32::MAX - 1000).unwrap();
+            let ops = (0..STEPS).map(|_| match (number(6), number(20) as usize) {
+                (0, count) => Op::EnqueueBulk(count),
+                (1, count) => Op::EnqueueBurst(count),
+                (2, count) => Op::DequeueBulk(count),
+                (3, count) => Op::DequeueBurst(count),
+                (4, _) => Op::Push,
+                _ => Op::Pop,
+            });
+            against_model!(producer, consumer, u64, 37, ops);
+            println!("\nmodel: ring, {}: {STEPS} steps", stringify!($name));
+            Ok(())
+        }
+    )*};
+}
+a_million_steps! {
+    single_for_a_million_steps: Single,
+    multi_for_a_million_steps: Multi,
+    rts_for_a_million_steps: Rts,
+    hts_for_a_million_steps: Hts,
+}

@@ -1,212 +1,421 @@
 //! The split virtqueue (virtio 1.3, 2.7): a table of descriptors, a ring of those available to the
 //! device, a ring of those it has used.
 
-use std::sync::Arc;
-
-use packetboat::dma::{Area, Array, Cell};
-use packetboat::memory::{Iova, Memory};
-use packetboat::mmio::{Register, order_dma_all};
+use packetboat::dma::{Array, Cell, Table};
+use packetboat::memory::Iova;
+use packetboat::mmio::order_dma_all;
 use packetboat::port::PortError;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::transport::{PciTransport, QueueAreas};
-
-/// `struct virtq_desc` (2.7.5).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
-#[repr(C, align(16))]
-pub(crate) struct Descriptor {
-    pub(crate) address: u64,
-    pub(crate) len: u32,
-    pub(crate) flags: u16,
-    pub(crate) next: u16,
-}
-
-impl Descriptor {
-    /// Another descriptor follows, in `next`.
-    pub(crate) const NEXT: u16 = 1;
-    /// The device writes to it.
-    pub(crate) const WRITE: u16 = 2;
-
-    /// One that the device reads.
-    #[inline(always)]
-    pub(crate) fn readable(address: Iova, len: u32) -> Self {
-        Self { address: address.0, len, flags: 0, next: 0 }
-    }
-
-    /// One that the device writes.
-    #[inline(always)]
-    pub(crate) fn writable(address: Iova, len: u32) -> Self {
-        Self { address: address.0, len, flags: Self::WRITE, next: 0 }
-    }
-}
-
-/// `struct virtq_used_elem` (2.7.8): what the device says of a descriptor it is done with.
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub(crate) struct Used {
-    pub(crate) id: u32,
-    pub(crate) len: u32,
-}
-
-/// The device's used index has run ahead of what it was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
+use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Straight, Used, flags};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.6): we poll.
 const NO_INTERRUPT: u16 = 1;
 /// `VIRTQ_USED_F_NO_NOTIFY` (2.7.8): the device polls.
 const NO_NOTIFY: u16 = 1;
 
-/// A split virtqueue whose driver side is ours.
-///
-/// It moves ids and knows nothing of what they stand for: who lends buffers keeps the record.
+/// A split virtqueue whose driver side is ours. `IN_ORDER`: the device has agreed to that.
 #[derive(Debug)]
-pub(crate) struct SplitRing {
-    descriptors: Array<Descriptor>,
+pub(crate) struct SplitRing<const IN_ORDER: bool> {
+    /// `struct virtq_desc` (2.7.5) in two words: address; length, flags and next.
+    descriptors: Array<u64>,
     available: Array<u16>,
     available_index: Cell<u16>,
-    used: Array<Used>,
+    /// `struct virtq_used_elem` (2.7.8) in one word: id and length.
+    used: Array<u64>,
     used_index: Cell<u16>,
+    /// The flags that say whether to ring; with event indexes, the entry at which to.
+    notify: Cell<u16>,
+    /// With event indexes: where the device shall interrupt.
+    used_event: Cell<u16>,
     used_flags: Cell<u16>,
-    doorbell: Register<u16>,
-    /// The queue's number, which is what its doorbell is rung with.
-    index: u16,
+    driver_flags: Cell<u16>,
+    event_index: bool,
+    doorbell: Doorbell,
     size: u16,
     /// Entries made available so far, modulo 2^16, and how many of them the device was shown.
     next_available: u16,
-    /// Used entries taken so far, modulo 2^16.
+    shown: u16,
+    /// Used entries taken so far, modulo 2^16. With `IN_ORDER`, buffers: an entry may stand for
+    /// several.
     next_used: u16,
+    /// `IN_ORDER`: the id that the batch under way ends with, and its length.
+    batch: Option<Used>,
+    /// Ids that are free, first in, first out: from `taken` to `returned`, modulo 2^16. Not with
+    /// `IN_ORDER`: there the id is the number.
+    ids: Table<u16>,
+    taken: u16,
+    returned: u16,
+    /// Which descriptor follows which in a chain: our own note, as the device may write to its.
+    follows: Table<u16>,
+    /// Length and flags of each buffer, if all have the same.
+    room: u64,
+    /// Each id is its place, in all three parts: see [`Straight`].
+    straight: bool,
 }
 
-/// Where the parts of a queue of `size` entries stand in its memory.
-struct Layout {
-    available: usize,
-    used: usize,
-    len_bytes: usize,
+/// Length, flags and next of a descriptor.
+#[inline(always)]
+fn second_word(len: u32, flags: u16, next: u16) -> u64 {
+    u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48
 }
 
-impl Layout {
-    fn of(size: u16) -> Self {
-        let size = usize::from(size);
-        // Each part on cache lines of its own: descriptors and the available ring are ours to
-        // write, the used ring is the device's.
-        let available = (16 * size).next_multiple_of(64);
-        let used = (available + 6 + 2 * size).next_multiple_of(64);
-        Self { available, used, len_bytes: (used + 6 + 8 * size).next_multiple_of(64) }
-    }
-}
-
-impl SplitRing {
-    /// Makes queue `index` with `size` entries (a power of two) and hands it to the device. The
-    /// area is returned too: it must outlive the device's use of it, whatever becomes of the ring.
-    pub(crate) fn new(
-        transport: &PciTransport,
-        memory: &Arc<Memory>,
-        index: u16,
-        size: u16,
-    ) -> Result<(Self, Area), PortError> {
-        let layout = Layout::of(size);
-        let name = format!("{} virtqueue {index}", transport.name());
-        let node = transport.device().numa_node();
-        // Aligned to a page, so that a small queue stands in one.
-        let area = Area::new(memory, &name, layout.len_bytes, 4096, node)?;
-        let count = usize::from(size);
-        let mut available_flags = area.cell::<u16>(layout.available)?;
-        available_flags.store_release(NO_INTERRUPT);
-        let doorbell = transport.enable_queue(
-            index,
-            size,
-            QueueAreas {
-                descriptors: area.iova(0),
-                driver: area.iova(layout.available),
-                device: area.iova(layout.used),
-            },
-        )?;
-        let ring = Self {
-            descriptors: area.array(0, count)?,
-            available: area.array(layout.available + 4, count)?,
-            available_index: area.cell(layout.available + 2)?,
-            used: area.array(layout.used + 4, count)?,
-            used_index: area.cell(layout.used + 2)?,
-            used_flags: area.cell(layout.used)?,
-            doorbell,
-            index,
-            size,
-            next_available: 0,
-            next_used: 0,
-        };
-        Ok((ring, area))
-    }
-
-    pub(crate) fn size(&self) -> u16 {
-        self.size
-    }
-
-    /// Writes descriptor `id`.
+impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
     #[inline(always)]
-    pub(crate) fn describe(&mut self, id: u16, descriptor: Descriptor) {
-        self.descriptors.write(usize::from(id), descriptor);
+    fn describe(&mut self, id: u16, at: Iova, second: u64) {
+        let place = 2 * usize::from(id);
+        self.descriptors.write(place, at.0);
+        self.descriptors.write(place + 1, second);
     }
 
-    /// Makes the chain that starts at descriptor `id` available, once [`Self::publish`] is called.
     #[inline(always)]
-    pub(crate) fn offer(&mut self, id: u16) {
+    fn take_id(&mut self) -> u16 {
+        let id = self.next_id();
+        self.taken = self.taken.wrapping_add(1);
+        id
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, id: u16) {
         self.available.write(usize::from(self.next_available), id);
         self.next_available = self.next_available.wrapping_add(1);
     }
 
-    /// Shows the device all that was offered, and rings its doorbell unless it said not to.
+    /// Makes a chain of parts available, each with its flags.
+    fn chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32, u16)>) -> u16 {
+        // From here on descriptors and entries are counted apart.
+        self.bend();
+        let first = self.take_id();
+        let mut id = first;
+        for (number, (at, len, own)) in (1..=count).zip(parts) {
+            if number == count {
+                self.describe(id, at, second_word(len, own, 0));
+            } else {
+                let next = self.take_id();
+                self.follows.set(usize::from(id), next);
+                self.describe(id, at, second_word(len, own | flags::NEXT, next));
+                id = next;
+            }
+        }
+        self.offer(first);
+        first
+    }
+
+    /// Writes our part as it is when nothing is available. The device's part is zero.
+    fn begin(&mut self) {
+        if self.event_index {
+            // The flags are to be 0 (2.7.10.1). Asks for an interrupt at the entry that is always
+            // the last one to come.
+            self.driver_flags.store_release(0);
+            self.used_event.store_release(u16::MAX);
+        } else {
+            self.driver_flags.store_release(NO_INTERRUPT);
+        }
+        self.available_index.store_release(0);
+        self.next_available = 0;
+        self.shown = 0;
+        self.next_used = 0;
+        self.batch = None;
+        self.taken = 0;
+        self.returned = self.size;
+        self.straight = true;
+        for id in 0..self.size {
+            self.ids.set(usize::from(id), id);
+            self.available.write(usize::from(id), id);
+            self.describe(id, Iova(0), self.room);
+        }
+    }
+
+    /// The next buffer of a batch that the device has completed in order with one entry.
     #[inline(always)]
-    pub(crate) fn publish(&mut self) {
+    fn next_of_batch(&mut self, place: u16) -> Used {
+        let mask = self.size - 1;
+        let expected = u32::from(self.returned & mask);
+        let last = match self.batch {
+            Some(last) => last,
+            None => Self::unpack(self.used.read(usize::from(place))),
+        };
+        // What isn't an id says nothing of a batch: it is this buffer's own, and a lie.
+        if last.id == expected || last.id > u32::from(mask) {
+            self.batch = None;
+            last
+        } else {
+            self.batch = Some(last);
+            Used { id: expected, len: FULL }
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Used {
+        Used { id: word as u32, len: (word >> 32) as u32 }
+    }
+}
+
+impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
+    const NAME: &'static str = if IN_ORDER { "split in-order" } else { "split" };
+    const IN_ORDER: bool = IN_ORDER;
+    const COUNTS: bool = true;
+    const SURVIVES_BAD_ID: bool = true;
+
+    fn new(
+        memory: &QueueMemory,
+        doorbell: Doorbell,
+        event_index: bool,
+        room_bytes: u32,
+    ) -> Result<Self, PortError> {
+        let (area, size, layout) = (&memory.area, memory.size, memory.layout());
+        let count = usize::from(size);
+        let notify_at = if event_index { layout.device + 4 + 8 * count } else { layout.device };
+        let mut ring = Self {
+            descriptors: area.array(0, 2 * count)?,
+            available: area.array(layout.driver + 4, count)?,
+            available_index: area.cell(layout.driver + 2)?,
+            used: area.array(layout.device + 4, count)?,
+            used_index: area.cell(layout.device + 2)?,
+            notify: area.cell(notify_at)?,
+            used_event: area.cell(layout.driver + 4 + 2 * count)?,
+            used_flags: area.cell(layout.device)?,
+            driver_flags: area.cell(layout.driver)?,
+            event_index,
+            doorbell,
+            size,
+            next_available: 0,
+            shown: 0,
+            next_used: 0,
+            batch: None,
+            ids: Table::new(if IN_ORDER { 1 } else { count }, |id| id as u16),
+            taken: 0,
+            returned: 0,
+            follows: Table::new(count, |_| 0),
+            straight: true,
+            room: match room_bytes {
+                0 => 0,
+                len => second_word(len, flags::WRITE, 0),
+            },
+        };
+        ring.begin();
+        Ok(ring)
+    }
+
+    fn restart(&mut self) {
+        self.used_index.store_release(0);
+        self.used_flags.store_release(0);
+        self.notify.store_release(0);
+        for place in 0..usize::from(self.size) {
+            self.used.write(place, 0);
+        }
+        self.begin();
+    }
+
+    #[inline(always)]
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    #[inline(always)]
+    fn free(&self) -> u16 {
+        self.returned.wrapping_sub(self.taken)
+    }
+
+    #[inline(always)]
+    fn completed(&mut self) -> Result<u16, Broken> {
+        let completed = self.used_index.load_acquire().wrapping_sub(self.next_used);
+        let outstanding = self.size - self.free();
+        if completed <= outstanding { Ok(completed) } else { Err(Broken) }
+    }
+
+    #[inline(always)]
+    fn take_used(&mut self) -> Option<Used> {
+        let place = self.next_used;
+        self.next_used = place.wrapping_add(1);
+        Some(if IN_ORDER {
+            self.next_of_batch(place)
+        } else {
+            Self::unpack(self.used.read(usize::from(place)))
+        })
+    }
+
+    #[inline(always)]
+    fn take_done(&mut self) -> Option<Used> {
+        if !IN_ORDER {
+            return self.take_used();
+        }
+        // The index says how many are done, the order which: the entries say nothing new.
+        self.next_used = self.next_used.wrapping_add(1);
+        Some(Used { id: u32::from(self.returned & (self.size - 1)), len: 0 })
+    }
+
+    #[inline(always)]
+    fn is_expected(&self, id: u32) -> bool {
+        // In order, or it was the last one's id that came back to this place.
+        let expected = if IN_ORDER {
+            self.returned & (self.size - 1)
+        } else {
+            self.ids.get(usize::from(self.returned))
+        };
+        id == u32::from(expected)
+    }
+
+    fn bend(&mut self) {
+        self.straight = false;
+    }
+
+    #[inline(always)]
+    fn give_back(&mut self, id: u16) {
+        if !IN_ORDER {
+            self.ids.set(usize::from(self.returned), id);
+        }
+        self.returned = self.returned.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn offer_room(&mut self, at: Iova) -> u16 {
+        let id = self.take_id();
+        // Length and flags stand there since the beginning.
+        self.descriptors.write(2 * usize::from(id), at.0);
+        self.offer(id);
+        id
+    }
+
+    #[inline(always)]
+    fn offer_data(&mut self, at: Iova, len: u32) -> u16 {
+        let id = self.take_id();
+        self.describe(id, at, second_word(len, 0, 0));
+        self.offer(id);
+        id
+    }
+
+    #[inline(always)]
+    fn next_id(&self) -> u16 {
+        if IN_ORDER { self.taken & (self.size - 1) } else { self.ids.get(usize::from(self.taken)) }
+    }
+
+    fn offer_chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32)>) -> u16 {
+        self.chain(count, parts.map(|(at, len)| (at, len, 0)))
+    }
+
+    fn offer_table(&mut self, at: Iova, count: u16) -> u16 {
+        let id = self.take_id();
+        let len = u32::from(count) * super::DESCRIPTOR_BYTES as u32;
+        self.describe(id, at, second_word(len, flags::INDIRECT, 0));
+        self.offer(id);
+        id
+    }
+
+    fn offer_command(&mut self, command: (Iova, u32), answer: (Iova, u32)) -> u16 {
+        let parts = [(command.0, command.1, 0), (answer.0, answer.1, flags::WRITE)];
+        self.chain(2, parts.into_iter())
+    }
+
+    fn give_back_chain(&mut self, id: u16, count: u16) {
+        let mut id = id;
+        for _ in 0..count {
+            self.give_back(id);
+            id = self.follows.get(usize::from(id));
+        }
+    }
+
+    fn table_entry(number: u16, count: u16, at: Iova, len: u32) -> [u64; 2] {
+        let (more, next) = if number + 1 < count { (flags::NEXT, number + 1) } else { (0, 0) };
+        [at.0, second_word(len, more, next)]
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) {
         self.available_index.store_release(self.next_available);
         // The device may just be going to sleep: it asks for notifications, then looks at the
         // index once more; we write the index, then look at what it asks (2.7.13.4.1).
         order_dma_all();
-        if self.used_flags.load_acquire() & NO_NOTIFY == 0 {
-            self.doorbell.write(self.index);
+        let notify = self.notify.load_acquire();
+        let shown = std::mem::replace(&mut self.shown, self.next_available);
+        let wanted = if self.event_index {
+            // Whether the entry that it waits for is among the new ones (2.7.10.1).
+            self.next_available.wrapping_sub(notify).wrapping_sub(1)
+                < self.next_available.wrapping_sub(shown)
+        } else {
+            notify & NO_NOTIFY == 0
+        };
+        if wanted {
+            self.doorbell.ring();
         }
     }
 
-    /// Shows the device what was offered without ringing: before DRIVER_OK it may not be rung.
-    pub(crate) fn publish_quietly(&mut self) {
+    fn publish_quietly(&mut self) {
         self.available_index.store_release(self.next_available);
+        self.shown = self.next_available;
     }
 
-    /// Rings the doorbell, after all that was published.
-    pub(crate) fn ring(&self) {
-        self.doorbell.write_after_dma(self.index);
-    }
-
-    /// How many chains the device has completed that weren't taken yet, of `outstanding` that it
-    /// has.
-    #[inline(always)]
-    pub(crate) fn completed(&self, outstanding: u16) -> Result<u16, Broken> {
-        let completed = self.used_index.load_acquire().wrapping_sub(self.next_used);
-        if completed <= outstanding { Ok(completed) } else { Err(Broken) }
-    }
-
-    /// The next completed chain. To be called only as often as [`Self::completed`] said.
-    #[inline(always)]
-    pub(crate) fn take_used(&mut self) -> Used {
-        let used = self.used.read(usize::from(self.next_used));
-        self.next_used = self.next_used.wrapping_add(1);
-        used
+    fn ring(&self) {
+        self.doorbell.ring();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
+    #[inline(always)]
+    fn is_straight(&self) -> bool {
+        self.straight && (!IN_ORDER || self.batch.is_none())
+    }
 
-    #[test]
-    fn parts_are_aligned_and_apart() {
-        for size in [2u16, 4, 64, 256, 1024, 32768] {
-            let layout = Layout::of(size);
-            let count = usize::from(size);
-            assert!(layout.available >= 16 * count);
-            assert!(layout.used >= layout.available + 6 + 2 * count);
-            assert!(layout.len_bytes >= layout.used + 6 + 8 * count);
-            assert_eq!((layout.available % 2, layout.used % 4), (0, 0), "2.7, alignments");
-        }
+    #[inline(always)]
+    fn used_run(&self, most: u16) -> impl Iterator<Item = u32> {
+        let place = self.used_place();
+        let mut id = place as u32;
+        self.used.run::<1>(place, most.into()).map_while(move |word| {
+            let expected = word as u32 == id;
+            id += 1;
+            expected.then_some((word >> 32) as u32)
+        })
+    }
+
+    #[inline(always)]
+    fn done_run(&self, most: u16) -> impl Iterator<Item = u32> {
+        let place = self.used_place();
+        let mut left = usize::from(most).min(usize::from(self.size) - place);
+        let mut run = self.used_run(most);
+        std::iter::from_fn(move || {
+            if !IN_ORDER {
+                return run.next();
+            }
+            // The index says how many are done, the order which: the entries say nothing new.
+            left = left.checked_sub(1)?;
+            Some(0)
+        })
+    }
+
+    #[inline(always)]
+    fn used_place(&self) -> usize {
+        usize::from(self.next_used & (self.size - 1))
+    }
+
+    #[inline(always)]
+    fn took(&mut self, count: u16) {
+        self.next_used = self.next_used.wrapping_add(count);
+        self.returned = self.returned.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn free_run(&self) -> (usize, usize) {
+        let place = self.taken & (self.size - 1);
+        (place.into(), self.free().min(self.size - place).into())
+    }
+
+    #[inline(always)]
+    fn room_run(&mut self, count: usize) -> impl FnMut(Iova) {
+        let (place, _) = self.free_run();
+        let mut pairs = self.descriptors.pairs(place, count);
+        // Length and flags, and the entry of the available ring, stand there since the beginning.
+        move |at| pairs.write_first(at.0)
+    }
+
+    #[inline(always)]
+    fn data_run(&mut self, count: usize) -> impl FnMut(Iova, u32) {
+        let (place, _) = self.free_run();
+        let mut pairs = self.descriptors.pairs(place, count);
+        move |at, len| pairs.write(at.0, second_word(len, 0, 0))
+    }
+
+    #[inline(always)]
+    fn offered(&mut self, count: u16) {
+        self.taken = self.taken.wrapping_add(count);
+        self.next_available = self.next_available.wrapping_add(count);
     }
 }

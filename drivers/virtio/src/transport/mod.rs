@@ -2,7 +2,7 @@
 
 mod pci;
 
-pub(crate) use pci::{NetConfig, PciTransport, QueueAreas};
+pub(crate) use pci::{NetConfig, PciTransport};
 
 use virtio_bindings::virtio_config as config;
 

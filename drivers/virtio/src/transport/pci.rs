@@ -4,13 +4,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use packetboat::bus::{Device, EventFd, Quiesced, capabilities};
-use packetboat::memory::Iova;
 use packetboat::mmio::{MmioError, Region, Register, Width};
 use packetboat::net::MacAddress;
 use packetboat::port::PortError;
 
 use super::status;
 use crate::features::Features;
+use crate::ring::QueueAreas;
 
 /// PCI capability id of vendor-specific capabilities, which virtio's are (4.1.4).
 const VENDOR_SPECIFIC: u8 = 0x09;
@@ -67,14 +67,6 @@ impl Common {
             queue_areas: [area(32)?, area(40)?, area(48)?],
         })
     }
-}
-
-/// Addresses of a queue's three areas, for the device.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct QueueAreas {
-    pub(crate) descriptors: Iova,
-    pub(crate) driver: Iova,
-    pub(crate) device: Iova,
 }
 
 /// The network device's own configuration (5.1.4).

@@ -9,7 +9,7 @@ use packetboat_virtio::DRIVER;
 use virtio_bindings::virtio_config as config;
 use virtio_bindings::virtio_net as net;
 
-use crate::device::{Capabilities, Faults, KNOWN, NetDevice, Options, bits};
+use crate::device::{Capabilities, Faults, KNOWN, NetDevice, Options, RINGS, bits};
 use crate::rig::{Rig, config as port_config, frame, memory};
 
 fn probe(device: &NetDevice, memory: &std::sync::Arc<Memory>) -> Result<Box<dyn Port>, PortError> {
@@ -36,7 +36,7 @@ fn of_all_features_it_takes_those_it_knows() {
     let mut rig = Rig::new(Options { offered: !0, ..Options::default() }, 1024);
     rig.port.configure(&port_config(1, 256, 256)).unwrap();
     rig.start().unwrap();
-    assert_eq!(rig.device.driver_features(), KNOWN);
+    assert_eq!(rig.device.driver_features(), KNOWN | RINGS);
     assert_eq!(rig.device.status(), 0x0f);
     rig.finish();
 }

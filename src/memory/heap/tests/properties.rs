@@ -3,6 +3,7 @@
 use super::model::{Model, Step};
 use super::plain::Plain;
 use super::*;
+use crate::sys::lcore_id::LcoreClaim;
 use proptest::prelude::*;
 
 fn step() -> impl Strategy<Value = Step> {
@@ -39,8 +40,11 @@ proptest! {
     #[test]
     fn a_heap_behaves_like_the_model(
         guarded in any::<bool>(),
+        as_lcore in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..120),
     ) {
+        // With a cache, if it isn't guarded.
+        let _lcore = as_lcore.then(|| LcoreClaim::claim(120).unwrap());
         let mut model = Model::new(heap(guarded));
         for step in steps {
             model.apply(step);
@@ -79,17 +83,19 @@ impl SplitMix {
 }
 
 /// One million steps in release builds, on zones of real memory that fills up and empties again
-/// many times. Every count is compared every 64 steps, every block walked every 4096.
-fn long_run(guarded: bool, steps: u64) {
+/// many times. Every count is compared every 64 steps, every block walked every 4096. Two lcores,
+/// with caches unless the heap is guarded, and a thread that is none take turns every 512.
+fn long_run(guarded: bool, steps: u64, lcores: [u32; 2]) {
     let memory = Memory::reserve(&MemoryConfig::no_huge(8)).unwrap();
     let config = HeapConfig::new("long", 4 << 20).step_bytes(512 << 10).guarded(guarded);
     let mut model = Model::new(Heap::new(&memory, config).unwrap());
     let seed = 0x7061_636b_6574 + u64::from(guarded);
     let mut random = SplitMix(seed);
-    println!("seed {seed:#x}, {steps} steps");
-    for number in 0..steps {
+    // A line of its own: the harness doesn't end its own line before a test's output.
+    println!("\nmodel: heap, guarded {guarded}: {steps} steps, seed {seed:#x}");
+    let mut run = |number: u64, model: &mut Model| {
         // Long phases of more allocating than freeing, and the other way round.
-        let growing = number / 6000 % 2 == 0;
+        let growing = (number / 6000).is_multiple_of(2);
         let step = match random.below(100) {
             0..8 => Step::Realloc {
                 index: random.below(usize::MAX),
@@ -107,13 +113,25 @@ fn long_run(guarded: bool, steps: u64) {
             _ => Step::Free(random.below(usize::MAX)),
         };
         model.apply(step);
-        if number % 64 == 0 {
+        if number.is_multiple_of(64) {
             model.check_counts();
         }
-        if number % 4096 == 0 {
+        if number.is_multiple_of(4096) {
             model.check();
         }
+    };
+    let mut cached_bytes = 0;
+    for first in (0..steps).step_by(512) {
+        let lcore = lcores.get((first / 512 % 3) as usize).copied();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _lcore = lcore.map(|id| LcoreClaim::claim(id).unwrap());
+                (first..steps.min(first + 512)).for_each(|number| run(number, &mut model));
+            });
+        });
+        cached_bytes = cached_bytes.max(model.heap.stats().cached_bytes);
     }
+    assert_eq!(cached_bytes > 0, !guarded, "what caches had at most: {cached_bytes}");
     let stats = model.heap.stats();
     let (live, refused) = (stats.live_blocks, model.refused);
     println!("{live} blocks at the end, {refused} requests refused, {stats:?}");
@@ -126,11 +144,11 @@ fn long_run(guarded: bool, steps: u64) {
 #[test]
 #[cfg_attr(miri, ignore = "memory without a name, and far too many steps")]
 fn a_long_run_behaves_like_the_model() {
-    long_run(false, if cfg!(debug_assertions) { 40_000 } else { 1_000_000 });
+    long_run(false, if cfg!(debug_assertions) { 40_000 } else { 1_000_000 }, [121, 122]);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "memory without a name, and far too many steps")]
 fn a_long_run_of_a_guarded_heap_behaves_like_the_model() {
-    long_run(true, if cfg!(debug_assertions) { 20_000 } else { 200_000 });
+    long_run(true, if cfg!(debug_assertions) { 20_000 } else { 200_000 }, [123, 124]);
 }

@@ -17,6 +17,7 @@ use packetboat::memory::Memory;
 use packetboat::mmio::{Region, Width};
 use virtio_bindings::virtio_config as config;
 use virtio_bindings::virtio_net as net;
+use virtio_bindings::virtio_ring as ring;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
@@ -50,7 +51,7 @@ pub(crate) const fn bits(numbers: &[u32]) -> u64 {
     set
 }
 
-/// All that the driver knows.
+/// What the driver knows and this device does.
 pub(crate) const KNOWN: u64 = bits(&[
     net::VIRTIO_NET_F_MTU,
     net::VIRTIO_NET_F_MAC,
@@ -61,6 +62,13 @@ pub(crate) const KNOWN: u64 = bits(&[
     net::VIRTIO_NET_F_MQ,
     config::VIRTIO_F_VERSION_1,
     config::VIRTIO_F_ACCESS_PLATFORM,
+]);
+/// What the driver knows of rings.
+pub(crate) const RINGS: u64 = bits(&[
+    ring::VIRTIO_RING_F_INDIRECT_DESC,
+    ring::VIRTIO_RING_F_EVENT_IDX,
+    config::VIRTIO_F_RING_PACKED,
+    config::VIRTIO_F_IN_ORDER,
 ]);
 pub(crate) const MRG_RXBUF: u64 = bits(&[net::VIRTIO_NET_F_MRG_RXBUF]);
 

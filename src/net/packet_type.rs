@@ -1,4 +1,4 @@
-//! What a received frame is, layer by layer, as a NIC or [`crate::net::parse`] has found out.
+//! What a received frame is, layer by layer, as a NIC or [`parse`](super::parse()) has found out.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use std::fmt;
 /// ```
 ///
 /// ```
-/// use packetboat::mbuf::PacketType;
+/// use packetboat::net::PacketType;
 /// let kind = PacketType::ETHERNET | PacketType::IPV4 | PacketType::UDP;
 /// assert!(kind.is_ipv4() && kind.layer4() == PacketType::UDP);
 /// assert_eq!(kind.to_string(), "ether ipv4 udp");

@@ -1,0 +1,157 @@
+//! Which path the frames take: the kind of ring and of queue that fits what was agreed on. Chosen
+//! once, at the start.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use packetboat::dma::Area;
+use packetboat::mbuf::{MbufPool, Quiesced};
+use packetboat::port::{PortError, QueueCounters, RxQueue, TxQueue};
+
+use crate::features::Features;
+use crate::gate::Passage;
+use crate::ring::{Doorbell, PackedRing, QueueMemory, Ring, SplitRing, Straight};
+use crate::rx::{OwnRx, VirtioRx, room_bytes};
+use crate::tx::{OwnTx, Tables, VirtioTx};
+
+/// What decides on the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) packed: bool,
+    in_order: bool,
+    mergeable: bool,
+    pub(crate) indirect: bool,
+    event_index: bool,
+}
+
+impl Path {
+    pub(crate) fn of(features: Features) -> Self {
+        Self {
+            packed: features.has(Features::RING_PACKED),
+            in_order: features.has(Features::IN_ORDER),
+            mergeable: features.has(Features::MRG_RXBUF),
+            indirect: features.has(Features::INDIRECT_DESC),
+            event_index: features.has(Features::EVENT_IDX),
+        }
+    }
+}
+
+/// `split in-order, mergeable receive buffers, indirect descriptors, event index`.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.packed, self.in_order) {
+            (false, false) => SplitRing::<false>::NAME,
+            (false, true) => SplitRing::<true>::NAME,
+            (true, false) => PackedRing::<false>::NAME,
+            (true, true) => PackedRing::<true>::NAME,
+        })?;
+        for (has, name) in [
+            (self.mergeable, "mergeable receive buffers"),
+            (self.indirect, "indirect descriptors"),
+            (self.event_index, "event index"),
+        ] {
+            if has {
+                write!(f, ", {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a queue of either direction is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) memory: &'a QueueMemory,
+    pub(crate) doorbell: Doorbell,
+    pub(crate) counters: Arc<QueueCounters>,
+    pub(crate) passage: Passage,
+}
+
+/// Makes a receive queue.
+pub(crate) fn receive_queue(
+    path: Path,
+    parts: Parts<'_>,
+    pool: MbufPool,
+    port: u16,
+) -> Result<Box<dyn OwnRx>, PortError> {
+    fn make<R: Straight, const MERGEABLE: bool>(
+        path: Path,
+        parts: Parts<'_>,
+        pool: MbufPool,
+        port: u16,
+    ) -> Result<Box<dyn OwnRx>, PortError> {
+        let Parts { memory, doorbell, counters, passage } = parts;
+        let ring = R::new(memory, doorbell, path.event_index, room_bytes(&pool))?;
+        Ok(Box::new(VirtioRx::<R, MERGEABLE>::new(ring, pool, port, counters, passage)))
+    }
+    let make = match (path.packed, path.in_order, path.mergeable) {
+        (false, false, false) => make::<SplitRing<false>, false>,
+        (false, false, true) => make::<SplitRing<false>, true>,
+        (false, true, false) => make::<SplitRing<true>, false>,
+        (false, true, true) => make::<SplitRing<true>, true>,
+        (true, false, false) => make::<PackedRing<false>, false>,
+        (true, false, true) => make::<PackedRing<false>, true>,
+        (true, true, false) => make::<PackedRing<true>, false>,
+        (true, true, true) => make::<PackedRing<true>, true>,
+    };
+    make(path, parts, pool, port)
+}
+
+/// Makes a transmit queue.
+pub(crate) fn transmit_queue(
+    path: Path,
+    parts: Parts<'_>,
+    header: Area,
+    tables: Option<Tables>,
+) -> Result<Box<dyn OwnTx>, PortError> {
+    fn make<R: Straight>(
+        path: Path,
+        parts: Parts<'_>,
+        header: Area,
+        tables: Option<Tables>,
+    ) -> Result<Box<dyn OwnTx>, PortError> {
+        let Parts { memory, doorbell, counters, passage } = parts;
+        let ring = R::new(memory, doorbell, path.event_index, 0)?;
+        Ok(Box::new(VirtioTx::new(ring, header, tables, counters, passage)))
+    }
+    let make = match (path.packed, path.in_order) {
+        (false, false) => make::<SplitRing<false>>,
+        (false, true) => make::<SplitRing<true>>,
+        (true, false) => make::<PackedRing<false>>,
+        (true, true) => make::<PackedRing<true>>,
+    };
+    make(path, parts, header, tables)
+}
+
+/// Tries one kind after the other: a queue comes back from the application as a queue of any
+/// driver's.
+macro_rules! reclaim {
+    ($queue:expr, $reset:expr, $method:ident: $($kind:ty),*) => {{
+        let queue: Box<dyn Any> = $queue;
+        $(
+            let queue = match queue.downcast::<$kind>() {
+                Ok(mut queue) => return queue.$method($reset),
+                Err(queue) => queue,
+            };
+        )*
+        drop(queue);
+    }};
+}
+
+/// Gives back what the device had of a receive queue, if it is one of ours.
+pub(crate) fn reclaim_rx(queue: Box<dyn RxQueue>, reset: &Quiesced) {
+    reclaim!(queue, reset, reclaim:
+        VirtioRx<SplitRing<false>, false>, VirtioRx<SplitRing<false>, true>,
+        VirtioRx<SplitRing<true>, false>, VirtioRx<SplitRing<true>, true>,
+        VirtioRx<PackedRing<false>, false>, VirtioRx<PackedRing<false>, true>,
+        VirtioRx<PackedRing<true>, false>, VirtioRx<PackedRing<true>, true>
+    );
+}
+
+/// Gives back what the device had of a transmit queue, if it is one of ours.
+pub(crate) fn reclaim_tx(queue: Box<dyn TxQueue>, reset: &Quiesced) {
+    reclaim!(queue, reset, reclaim_all:
+        VirtioTx<SplitRing<false>>, VirtioTx<SplitRing<true>>,
+        VirtioTx<PackedRing<false>>, VirtioTx<PackedRing<true>>
+    );
+}
