@@ -51,7 +51,7 @@ pub(crate) fn forward(
                 lanes.iter_mut().for_each(|lane| lane.tx.drain());
                 sleep(lanes, &mut burst, lcore, sleeper);
                 // What woke it was found while it was awake: the time asleep isn't a turn's.
-                now = tsc::now();
+                clock.skip();
                 idle = 0;
             }
         }
