@@ -127,6 +127,24 @@ impl Burst {
         .iter_mut()
     }
 
+    /// Adds up to `count` frames (as many as there is room for) that `next` gives, until it gives
+    /// none; returns how many.
+    #[inline(always)]
+    pub fn fill(&mut self, count: usize, mut next: impl FnMut() -> Option<Mbuf>) -> usize {
+        let count = count.min(self.room());
+        let before = self.end;
+        let items = self.items.as_mut_ptr();
+        // The end is kept in a register, and written even if `next` unwinds.
+        let mut filled = Moving { at: before, place: &mut self.end };
+        while filled.at - before < count {
+            let Some(mbuf) = next() else { break };
+            // SAFETY: `at < before + room`, which is at most MAX_BURST; nothing stands there.
+            unsafe { items.add(filled.at).write(MaybeUninit::new(mbuf)) };
+            filled.at += 1;
+        }
+        filled.at - before
+    }
+
     /// Gives frames from the front to `take`, at most `count` and as long as it takes them; one
     /// that it gives back stays in front. Returns how many it took.
     #[inline(always)]

@@ -43,6 +43,12 @@ impl Owners {
         self.0.load(Ordering::Acquire) == SINGLE
     }
 
+    /// The bits in which it differs from [`Self::single`]: 0 if it is single.
+    #[inline(always)]
+    pub(super) fn unlike_single(&self) -> u32 {
+        self.0.load(Ordering::Acquire) ^ SINGLE
+    }
+
     /// Whether the buffer is its own and nobody shares it.
     #[inline(always)]
     pub(super) fn is_exclusive(&self) -> bool {

@@ -17,7 +17,7 @@ use packetboat::sys::lcore_id::LcoreClaim;
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let turns: usize = arguments.next().map_or(10_000, |turns| turns.parse().unwrap());
-    let full = arguments.next().is_some();
+    let full = arguments.next().is_some_and(|path| path == "full");
     let _lcore = LcoreClaim::claim(1).expect("no other lcore is this one");
     let memory = Memory::reserve(&MemoryConfig::no_huge(16)).unwrap();
     let pool = MbufPool::new(&memory, &MbufPoolConfig::new("mbufs", 4096)).unwrap();
