@@ -32,6 +32,27 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// Asks `ready` until it has an answer: for what another thread is about to do. Now and then it lets
+/// others run, since that thread may need this very processor.
+#[cold]
+#[inline(never)]
+pub(crate) fn wait_for<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+    const SPINS: u32 = 64; // about a microsecond
+    let mut spins = 0;
+    loop {
+        if let Some(answer) = ready() {
+            return answer;
+        }
+        spin_loop();
+        spins += 1;
+        // Loom's `spin_loop` lets others run each time.
+        if !cfg!(loom) && spins == SPINS {
+            spins = 0;
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Loads a word that no thread but the calling one stores to: its own last store.
 ///
 /// Under loom that is checked. It also isn't an access that loom looks at when it searches for
