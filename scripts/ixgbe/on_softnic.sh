@@ -62,7 +62,7 @@ all_came_back() { # NAME FRAMES
 # The wire drops what finds no descriptor: sent = received + each counted drop.
 exact_drops() {
     local sent received missed
-    nics gen:rate=max,size=60,frames=300000 reflect
+    nics gen:rate=200000,size=60,frames=300000 reflect
     l2fwd --no-mac-updating --rxd 64
     until_generated 300000 120 sent
     sleep 1
@@ -70,7 +70,7 @@ exact_drops() {
     sent=$(gen_value sent)
     received=$(port_value 0 rx_packets)
     missed=$(device_value 0 rx_missed_packets)
-    if ((sent > 0 && sent == received + missed)); then
+    if ((received > 1000 && sent == received + missed)); then
         ok "drops are exact: $sent sent = $received received + $missed missed"
     else
         not_ok 'drops are exact' "$sent sent, $received received, $missed missed"$'\n'"$(tail -n 5 "$OUT/l2fwd.txt")"
