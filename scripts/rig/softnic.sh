@@ -42,7 +42,7 @@ softnic_start() {
     for n in 0 1 2 3; do options+=(--wire "stream:$RUN/n$n"); done
     for n in 0 1; do options+=(--wire "tap:${TAPS[n]}"); done
     options+=(--wire pair --wire pair)
-    for n in 8 9; do options+=(--wire 'gen:start=manual,size=60-1514,flows=64,checksums=on,rate=20k'); done
+    for n in 8 9; do options+=(--wire 'gen:start=manual,size=60-1514,flows=64,checksums=on,rate=3k'); done
     options+=(--wait-when-full --mac "$(nic_mac 0)" --control "$RUN/control")
     printf '%q ' "$SOFTNIC" "${options[@]}" >"$MACHINE_LOG/softnic.command"
     "$SOFTNIC" "${options[@]}" >"$MACHINE_LOG/softnic.log" 2>&1 </dev/null &

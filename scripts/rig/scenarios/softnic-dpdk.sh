@@ -63,10 +63,8 @@ dpdk_loop() {
 dpdk_generated() {
     local n try report=
     if dpdk_start "$1" 8 9 "$2" "$3" "${@:4}"; then
-        for n in 8 9; do
-            softnic_ctl nic "$n" wire reset
-            softnic_ctl nic "$n" wire frames "$FRAMES"
-        done
+        for n in 8 9; do softnic_ctl nic "$n" wire reset; done
+        for n in 8 9; do softnic_ctl nic "$n" wire frames "$FRAMES"; done
         for ((try = 0; try < 40; try++)); do
             sleep 0.5
             [[ $(softnic_stat 8 gen_received) != "$FRAMES" || $(softnic_stat 9 gen_received) != "$FRAMES" ]] || break
