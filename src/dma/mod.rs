@@ -10,9 +10,7 @@ mod fifo;
 mod rings;
 mod slots;
 
-pub use array::{
-    Area, Array, Batch, Cell, Descriptor, DmaError, Entry, Pairs, Word, Words,
-};
+pub use array::{Area, Array, Batch, Cell, Descriptor, DmaError, Entry, Pairs, Word, Words};
 pub use fifo::Fifo;
 pub use rings::{Moved, ReceiveRing, SendRing};
 pub use slots::{Slots, Table};

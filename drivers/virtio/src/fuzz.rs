@@ -85,9 +85,8 @@ impl Playground {
         };
         let (rx_memory, tx_memory) = (queue("rx"), queue("tx"));
         let header = Area::new(&self.memory, "header", 64, 64, None).expect("a header");
-        let tables = path
-            .indirect
-            .then(|| Tables::new(&self.memory, "tables", None, SIZE).expect("tables"));
+        let tables =
+            path.indirect.then(|| Tables::new(&self.memory, "tables", None, SIZE).expect("tables"));
         let mut rx = queues::receive_queue(path, parts(&rx_memory), self.pool.clone(), 0)
             .expect("a receive queue");
         let mut tx = queues::transmit_queue(path, parts(&tx_memory), header, tables)
@@ -191,8 +190,10 @@ mod tests {
         });
         // Answers that are right for a while: features, protocol features, an acknowledgement.
         let reply = |request: u32, body: &[u8]| {
-            let mut bytes: Vec<u8> =
-                [request, 5, body.len() as u32].iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mut bytes: Vec<u8> = [request, 5, body.len() as u32]
+                .iter()
+                .flat_map(|word| word.to_le_bytes())
+                .collect();
             bytes.extend(body);
             bytes
         };

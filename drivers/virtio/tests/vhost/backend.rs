@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
-    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserSharedMsg,
-    VhostUserShMemConfig, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags,
-    VhostUserVringState,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
+    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
-use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::{
     BackendReqHandler, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut,
 };
@@ -232,7 +231,10 @@ impl State {
             let Some(chain) = split.pop_descriptor_chain(memory) else { break };
             let head = chain.head_index();
             let parts: Vec<_> = chain.collect();
-            assert!(parts.iter().all(|part| part.is_write_only()), "receive buffers are written to");
+            assert!(
+                parts.iter().all(|part| part.is_write_only()),
+                "receive buffers are written to"
+            );
             let room: usize = parts.iter().map(|part| part.len() as usize).sum();
             let used = room.min(rest);
             rest -= used;

@@ -32,7 +32,12 @@ fn recovers(rig: &mut Rig) {
                 return;
             }
         }
-        assert!(Instant::now() < until, "it doesn't work again: {:?} {:?}", rig.port.stats(), rig.port.link());
+        assert!(
+            Instant::now() < until,
+            "it doesn't work again: {:?} {:?}",
+            rig.port.stats(),
+            rig.port.link()
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }

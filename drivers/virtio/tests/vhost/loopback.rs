@@ -3,14 +3,8 @@
 use crate::backend::{ALL, F_IN_ORDER, F_INDIRECT, F_MRG_RXBUF, F_PACKED, F_PROTOCOL, F_VERSION_1};
 use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of, memory, probe};
 
-const SETUP: Setup = Setup {
-    offered: ALL,
-    arguments: "",
-    mbufs: 256,
-    descriptors: 16,
-    pairs: 1,
-    server: false,
-};
+const SETUP: Setup =
+    Setup { offered: ALL, arguments: "", mbufs: 256, descriptors: 16, pairs: 1, server: false };
 
 /// All kinds: what the back end offers decides, `packed` has to be asked for.
 fn all_kinds() -> Vec<Setup> {
@@ -157,7 +151,11 @@ fn a_port_can_be_stopped_and_started_again() {
 #[test]
 fn what_is_asked_for_and_not_offered_is_named() {
     for (offered, arguments, parts) in [
-        (ALL & !F_PACKED, ",packed=on", &["packed=on", "VIRTIO_F_RING_PACKED", "it isn't offered"][..]),
+        (
+            ALL & !F_PACKED,
+            ",packed=on",
+            &["packed=on", "VIRTIO_F_RING_PACKED", "it isn't offered"][..],
+        ),
         (ALL & !F_MRG_RXBUF, ",mrg-rxbuf=on", &["mrg-rxbuf=on"]),
         (ALL & !F_VERSION_1, "", &["virtio 0.9"]),
     ] {
@@ -178,7 +176,8 @@ fn what_is_asked_for_and_not_offered_is_named() {
 
 #[test]
 fn without_a_back_end_the_error_says_what_to_do() {
-    for (server, part) in [("", "no back end listens on"), (",server", "no back end has connected")] {
+    for (server, part) in [("", "no back end listens on"), (",server", "no back end has connected")]
+    {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nobody.sock");
         let vdev = format!("vhost-user,path={}{server},wait=0", path.display());

@@ -62,8 +62,8 @@ impl Packed {
         let mut buffer = Buffer { id: 0, places: 0, parts: Vec::new() };
         loop {
             let found = Self::read(memory, self.descriptors + 16 * u64::from(self.next));
-            let available = (found.flags & AVAIL != 0) == self.wrap
-                && (found.flags & USED != 0) != self.wrap;
+            let available =
+                (found.flags & AVAIL != 0) == self.wrap && (found.flags & USED != 0) != self.wrap;
             if !available {
                 assert_eq!(buffer.places, 0, "a chain ends before its end");
                 return None;

@@ -7,14 +7,8 @@ use packetboat::mbuf::Burst;
 use crate::backend::{ALL, BackEnd, F_MRG_RXBUF, Meeting};
 use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of};
 
-const SETUP: Setup = Setup {
-    offered: ALL,
-    arguments: "",
-    mbufs: 256,
-    descriptors: 16,
-    pairs: 1,
-    server: false,
-};
+const SETUP: Setup =
+    Setup { offered: ALL, arguments: "", mbufs: 256, descriptors: 16, pairs: 1, server: false };
 
 /// What an application does all the time: it polls its queues, and now and then asks for the link.
 /// Frames that arrive are counted.
