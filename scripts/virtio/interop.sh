@@ -166,10 +166,8 @@ try:
 except (OSError, ValueError):
     print(0)
     sys.exit()
-def queues(port):
-    part = port[direction]
-    return part.get("queues", [part]) if isinstance(part, dict) else part
-print(sum(q.get(field, 0) for p in report["ports"] if str(p["port"]) == port for q in queues(p)))
+ports = (p for p in report["ports"] if str(p["port"]) == port)
+print(sum(q.get(field, 0) for p in ports for q in p[direction + "_queues"]))
 PYTHON
 }
 
