@@ -6,11 +6,15 @@
 //! same array, and nothing else. What an entry says is the driver's to check.
 
 mod array;
+mod batch;
 mod fifo;
 mod rings;
 mod slots;
+mod words;
 
-pub use array::{Area, Array, Batch, Cell, Descriptor, DmaError, Entry, Pairs, Word, Words};
+pub use array::{Area, Array, Cell, DmaError, Entry, Word};
+pub use batch::{Batch, Descriptor};
 pub use fifo::Fifo;
 pub use rings::{Moved, ReceiveRing, SendRing};
 pub use slots::{Slots, Table};
+pub use words::{Pairs, Words};

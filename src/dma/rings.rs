@@ -8,7 +8,7 @@ use std::fmt;
 use std::mem::{ManuallyDrop, MaybeUninit};
 
 use super::Array;
-use super::array::Descriptor;
+use super::batch::Descriptor;
 use crate::mbuf::{Burst, Lent, LentRoom, MbufPool, RxInfo};
 use crate::mmio::order_dma_reads;
 

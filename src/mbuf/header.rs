@@ -74,7 +74,7 @@ pub(super) struct Meta {
     pub(super) tx_offload: u64,
     /// Whose buffer it uses: by `kind` nobody else's (null), an mbuf's (its [`Header`]), or
     /// external memory (an [`super::external::Owner`] by its Arc).
-    pub(super) source: *mut u8,
+    pub(super) source: *mut (),
     pub(super) kind: Kind,
     /// Bytes of private area between header and buffer. Fixed.
     pub(super) private_len: u16,

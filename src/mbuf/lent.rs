@@ -114,7 +114,8 @@ impl Lent {
     /// The length is what the device said, and isn't believed: less than `skip`, or more than
     /// there is room for, comes back as an error that holds the frame, empty.
     ///
-    /// For frames of one segment, as pools hand them out and receive queues lend them.
+    /// For frames of one segment that nobody shares; others come back as errors, unchanged. New
+    /// drivers use [`super::LentRoom`], which there is for such frames only.
     #[inline(always)]
     pub fn take_back_written(
         self,
@@ -126,6 +127,9 @@ impl Lent {
         let room = u32::from(self.room_len_bytes()) + u32::from(prefix);
         let fits = prefix <= HEADROOM_BYTES && (u32::from(skip)..=room).contains(&len_bytes);
         let mut mbuf = self.take_back();
+        if !mbuf.is_single() {
+            return Err(mbuf);
+        }
         // At most room and prefix, which fit the buffer.
         let len = if fits { len_bytes - u32::from(skip) } else { 0 };
         let place = mbuf.place_mut();

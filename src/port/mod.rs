@@ -15,6 +15,7 @@ mod driver;
 mod error;
 mod offload;
 mod queue;
+mod sleep;
 mod stats;
 
 pub use crate::mbuf::{Burst, Mbuf};
@@ -22,6 +23,7 @@ pub use driver::{Driver, VirtualDriver};
 pub use error::PortError;
 pub use offload::{Capabilities, FlowControl, Offloads, RegisterValue, Rss, RssHash};
 pub use queue::{RxQueue, TxQueue};
+pub use sleep::Sleeper;
 pub use stats::{PortStats, QueueCounters, QueueStats, RxDrop, TxDrop};
 
 use crate::mbuf::MbufPool;

@@ -26,10 +26,10 @@ pub enum TxDrop {
     TooManySegments,
     /// It has no data, or more than the device takes.
     BadLength,
-    /// The device had it when it went away, and never said what became of it.
-    InFlight,
     /// It asks for an offload that the port wasn't configured with, or that makes no sense for it.
     BadRequest,
+    /// The device had it when it went away, and never said what became of it.
+    InFlight,
 }
 
 /// The counters of one queue, written by its owner once a burst, read by anybody.
@@ -47,10 +47,10 @@ pub struct QueueCounters {
     pub bad_length: Counter,
     /// Frames of an impossible chain.
     pub bad_chain: Counter,
-    /// Frames that the device had to send when it went away: counted as sent, and nobody knows.
-    pub in_flight: Counter,
     /// Frames that asked for what the queue doesn't do.
     pub bad_request: Counter,
+    /// Frames that the device had to send when it went away: counted as sent, and nobody knows.
+    pub in_flight: Counter,
     /// Not 0: the device claimed to have completed more than it was given, and the queue does
     /// nothing more until the port is started again.
     pub broken: Counter,
@@ -72,8 +72,8 @@ impl QueueCounters {
             TxDrop::BadId => self.bad_id.add(1),
             TxDrop::TooManySegments => self.bad_chain.add(1),
             TxDrop::BadLength => self.bad_length.add(1),
-            TxDrop::InFlight => self.in_flight.add(1),
             TxDrop::BadRequest => self.bad_request.add(1),
+            TxDrop::InFlight => self.in_flight.add(1),
         }
     }
 
@@ -87,8 +87,8 @@ impl QueueCounters {
             bad_id: self.bad_id.get(),
             bad_length: self.bad_length.get(),
             bad_chain: self.bad_chain.get(),
-            in_flight: self.in_flight.get(),
             bad_request: self.bad_request.get(),
+            in_flight: self.in_flight.get(),
         }
     }
 }
@@ -108,10 +108,10 @@ pub struct QueueStats {
     pub bad_length: u64,
     /// Dropped: an impossible chain.
     pub bad_chain: u64,
-    /// Sent, and the device went away before it said so; not part of [`Self::dropped`].
-    pub in_flight: u64,
     /// Dropped: it asked for what the queue doesn't do.
     pub bad_request: u64,
+    /// Sent, and the device went away before it said so; not part of [`Self::dropped`].
+    pub in_flight: u64,
 }
 
 impl QueueStats {
@@ -160,7 +160,7 @@ fn total(queues: &[QueueStats]) -> QueueStats {
         bad_id: sum.bad_id + queue.bad_id,
         bad_length: sum.bad_length + queue.bad_length,
         bad_chain: sum.bad_chain + queue.bad_chain,
-        in_flight: sum.in_flight + queue.in_flight,
         bad_request: sum.bad_request + queue.bad_request,
+        in_flight: sum.in_flight + queue.in_flight,
     })
 }

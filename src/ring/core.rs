@@ -135,9 +135,10 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
         if claim.count == 0 {
             return 0;
         }
-        // SAFETY: the caller's promise; the claim is ours and finished right after.
         match amount.whole(claim) {
+            // SAFETY: the caller's promise; the claim is ours and finished right after.
             Some(whole) => unsafe { self.fill(whole, source) },
+            // SAFETY: as above.
             None => unsafe { self.fill_part(claim, source) },
         }
         end.finish(&self.producers, claim);
@@ -155,9 +156,10 @@ impl<T, P: Mode, C: Mode> Core<T, P, C> {
         if claim.count == 0 {
             return 0;
         }
-        // SAFETY: the caller's promise; the claim is ours and finished right after.
         match amount.whole(claim) {
+            // SAFETY: the caller's promise; the claim is ours and finished right after.
             Some(whole) => unsafe { self.empty(whole, target) },
+            // SAFETY: as above.
             None => unsafe { self.empty_part(claim, target) },
         }
         end.finish(&self.consumers, claim);

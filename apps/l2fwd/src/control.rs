@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use packetboat::eal::start_logging;
+use packetboat::port::RegisterValue;
 
 use crate::console::Console;
 use crate::error::Error;
@@ -28,6 +29,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let mut ready = setup::prepare(arguments)?;
     let queues = setup::start(&mut ready, options)?;
     describe_ports(&ready, &mut console);
+    if options.dump_regs {
+        dump_registers(&ready, &mut console)?;
+    }
     links::wait(&mut ready.ports, &mut console, &wakeups);
 
     let mut running = Running::launch(ready, queues, options);
@@ -51,11 +55,28 @@ fn check_stats_file(path: &Path) -> Result<StatsFile, Error> {
     StatsFile::check(path).map_err(|source| Error::StatsFile { path: path.to_owned(), source })
 }
 
+fn dump_registers(ready: &Ready, console: &mut Console) -> Result<(), Error> {
+    for port in ready.ports.values() {
+        for register in port.port.registers()? {
+            let RegisterValue { name, offset, value, meaning } = register;
+            console.line(&format!(
+                "Port {} {name:<14} {offset:#07x} {value:#010x}  {meaning}",
+                port.number
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn describe_ports(ready: &Ready, console: &mut Console) {
     for port in ready.ports.values() {
         let info = &port.info;
+        let paths = match port.port.paths() {
+            paths if paths.is_empty() => String::new(),
+            paths => format!(", paths: {paths}"),
+        };
         console.line(&format!(
-            "Port {}: {} {}, address {}, descriptors: rx {} x {}, tx {} x {}",
+            "Port {}: {} {}, address {}, descriptors: rx {} x {}, tx {} x {}{paths}",
             port.number,
             info.device,
             info.driver,

@@ -14,6 +14,9 @@ pub(crate) struct LcoreCounters {
     polls: Counter,
     found: Counter,
     frames: Counter,
+    /// Times that it slept, and microseconds; with --interrupt-mode.
+    pub(crate) sleeps: Counter,
+    pub(crate) slept_us: Counter,
 }
 
 /// What an lcore had counted at one moment.

@@ -1,9 +1,11 @@
 //! The forwarding loop.
 
+use std::time::{Duration, Instant};
+
 use packetboat::eal::StopFlag;
 use packetboat::mbuf::{Burst, Mbuf};
-use packetboat::net::{EthernetHeader, MacAddress};
-use packetboat::port::RxQueue;
+use packetboat::net::MacAddress;
+use packetboat::port::{RxQueue, Sleeper};
 use packetboat::sys::tsc;
 
 use crate::counters::LcoreCounters;
@@ -18,7 +20,9 @@ pub(crate) fn forward(
     burst_len: usize,
     stop: &StopFlag,
     lcore: &LcoreCounters,
+    sleeper: Option<&Sleeper>,
 ) {
+    let mut idle = 0;
     let mut burst = Burst::with_limit(burst_len);
     let drain_ticks = tsc::ticks_from_us(DRAIN_US);
     let mut clock = lcore.cycles.start();
@@ -41,8 +45,50 @@ pub(crate) fn forward(
             lanes.iter_mut().for_each(|lane| lane.tx.drain());
             drained = clock.now();
         }
+        if let Some(sleeper) = sleeper {
+            idle = if turn.frames == 0 { idle + 1 } else { 0 };
+            if idle >= TURNS_BEFORE_SLEEP {
+                lanes.iter_mut().for_each(|lane| lane.tx.drain());
+                sleep(lanes, &mut burst, lcore, sleeper);
+                // What woke it was found while it was awake: the time asleep isn't a turn's.
+                now = tsc::now();
+                idle = 0;
+            }
+        }
     }
     lanes.iter_mut().for_each(|lane| lane.tx.drain());
+}
+
+/// Turns that find nothing before an lcore goes to sleep, if it may.
+const TURNS_BEFORE_SLEEP: u32 = 256;
+/// It wakes at least so often, to see whether it shall stop.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Sleeps until a receive queue has something.
+#[cold]
+fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: &Sleeper) {
+    let queues = |lanes: &mut [Lane], what: fn(&mut dyn RxQueue)| {
+        lanes.iter_mut().flat_map(|lane| &mut lane.rx).for_each(|rx| what(rx.as_mut()));
+    };
+    queues(lanes, |rx| rx.arm_interrupt());
+    // What came in between the last poll and now rings nobody.
+    for lane in &mut *lanes {
+        for rx in &mut lane.rx {
+            rx.receive(burst);
+        }
+        if !burst.is_empty() {
+            for frame in burst.iter_mut() {
+                lane.rewrite.apply(frame);
+            }
+            lane.tx.send(burst);
+            return queues(lanes, |rx| rx.disarm_interrupt());
+        }
+    }
+    let start = Instant::now();
+    sleeper.sleep(NAP);
+    lcore.sleeps.add(1);
+    lcore.slept_us.add(start.elapsed().as_micros() as u64);
+    queues(lanes, |rx| rx.disarm_interrupt());
 }
 
 /// The way from one port to another on one lcore.
@@ -60,6 +106,9 @@ pub(crate) struct Lane {
     pub(crate) tx: TxBuffer,
 }
 
+/// Length of an Ethernet header, in bytes.
+const HEADER_BYTES: usize = 14;
+
 /// What is done to a frame between two ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rewrite {
@@ -67,10 +116,8 @@ pub(crate) enum Rewrite {
     Keep,
     /// Its Ethernet addresses are replaced.
     Addresses {
-        /// The new destination.
-        destination: MacAddress,
-        /// The new source.
-        source: MacAddress,
+        /// The new destination and source, side by side as they stand in a frame.
+        addresses: [u8; 12],
     },
 }
 
@@ -78,17 +125,19 @@ impl Rewrite {
     /// As DPDK's l2fwd does it: to 02:00:00:00:00:PORT, from the address of the port it leaves by.
     pub(crate) fn for_port(port: u16, port_mac: MacAddress) -> Self {
         let [high, low] = port.to_be_bytes();
-        Self::Addresses { destination: MacAddress([2, 0, 0, 0, high, low]), source: port_mac }
+        let MacAddress([a, b, c, d, e, f]) = port_mac;
+        Self::Addresses { addresses: [2, 0, 0, 0, high, low, a, b, c, d, e, f] }
     }
 
     /// Does it. A frame too short for a header is left as it is.
     #[inline(always)]
     pub(crate) fn apply(&self, frame: &mut Mbuf) {
-        if let Self::Addresses { destination, source } = *self
-            && let Some(header) = frame.view_mut::<EthernetHeader>()
+        if let Self::Addresses { addresses } = self
+            && let Some(data) = frame.data_mut()
+            && let Some(header) = data.first_chunk_mut::<HEADER_BYTES>()
+            && let Some((place, _)) = header.split_first_chunk_mut()
         {
-            header.destination = destination;
-            header.source = source;
+            *place = *addresses;
         }
     }
 }
@@ -149,7 +198,7 @@ mod tests {
             testing::wait_until(|| all.iter().all(|wire| wire.sent_len() == frames));
             stopper.set();
         });
-        forward(&mut lanes, burst_len, &stop, &counters);
+        forward(&mut lanes, burst_len, &stop, &counters, None);
         waiter.join().unwrap();
         drop(lanes);
         let read = counters.read();

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use packetboat::eal::Options as EalOptions;
-use packetboat::mbuf::MAX_BURST;
+use packetboat::mbuf::{DEFAULT_DATA_ROOM_BYTES, HEADROOM_BYTES, MAX_BURST};
+use packetboat::port::Offloads;
 
 use crate::portmap::{PortMap, PortMask};
+
+/// The longest packet that fits into one mbuf with its Ethernet header and two tags.
+const LONGEST_IN_ONE_MBUF: u16 = DEFAULT_DATA_ROOM_BYTES - HEADROOM_BYTES - 22;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,6 +107,39 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) mbufs: Option<u32>,
 
+    /// The longest packet behind an Ethernet header, in bytes. Longer ones than an mbuf holds are
+    /// received in several [default: the driver's choice, usually 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    pub(crate) mtu: Option<u16>,
+
+    /// Receive frames in several mbufs where they don't fit into one
+    #[arg(long)]
+    pub(crate) scatter: bool,
+
+    /// Let the NIC check IP and TCP/UDP checksums of received frames
+    #[arg(long)]
+    pub(crate) rx_checksum: bool,
+
+    /// Let the NIC take VLAN tags out of received frames
+    #[arg(long)]
+    pub(crate) vlan_strip: bool,
+
+    /// Let the NIC fill in checksums of frames that ask for it
+    #[arg(long)]
+    pub(crate) tx_checksum: bool,
+
+    /// Sleep while nothing comes in, until the NIC rings; for ports whose driver can
+    #[arg(long)]
+    pub(crate) interrupt_mode: bool,
+
+    /// Wait, up to a second, for room in a transmit queue instead of dropping what it has none for
+    #[arg(long)]
+    pub(crate) lossless: bool,
+
+    /// Print the registers of each port's device once it is started
+    #[arg(long)]
+    pub(crate) dump_regs: bool,
+
     /// Write counters to this file as JSON, each period and at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) stats_json: Option<PathBuf>,
@@ -112,6 +149,17 @@ impl Options {
     /// Whether Ethernet addresses are rewritten.
     pub(crate) fn rewrites_addresses(&self) -> bool {
         !self.no_mac_updating
+    }
+
+    /// What ports shall do for the program.
+    pub(crate) fn offloads(&self) -> Offloads {
+        Offloads {
+            rx_checksum: self.rx_checksum,
+            rx_vlan_strip: self.vlan_strip,
+            rx_scatter: self.scatter || self.mtu.is_some_and(|mtu| mtu > LONGEST_IN_ONE_MBUF),
+            tx_checksum: self.tx_checksum,
+            ..Offloads::default()
+        }
     }
 
     /// Frames in a burst.

@@ -46,7 +46,7 @@ impl Shelf {
             let tx = self.tx.remove(&(to, usize::from(lane.tx_queue)));
             // Each plan names what its ports were configured with, once.
             let (Some(tx), Some(port)) = (tx, ports.get_mut(&to)) else { continue };
-            let tx = TxBuffer::new(tx, options.burst_len());
+            let tx = TxBuffer::new(tx, options.burst_len()).lossless(options.lossless);
             port.queue_full.push(tx.queue_full());
             let rewrite = match options.rewrites_addresses() {
                 true => Rewrite::for_port(to, port.info.mac),

@@ -74,7 +74,7 @@ fn drivable(plan: &Plan) -> Result<Vec<Source>, Error> {
     }
     if devices.is_empty() {
         let found = match plan.devices() {
-            [] => "no network device is bound to vfio-pci",
+            [] => "no network device is bound to vfio-pci, and no -a names a vfio-user socket",
             _ => "no driver here knows the network devices that are bound to vfio-pci",
         };
         return Err(Error::NoPorts { found });
@@ -129,7 +129,9 @@ fn open(
             tx_queues: lanes::tx_queues(lcores, number),
             rx_descriptors: options.rxd,
             tx_descriptors: options.txd,
-            ..PortConfig::default()
+            mtu: options.mtu,
+            offloads: options.offloads(),
+            rx_interrupts: options.interrupt_mode,
         };
         ports.insert(number, OpenPort::configure(port, config)?);
     }

@@ -24,7 +24,7 @@ pub(crate) fn stop(
     stats_file: Option<&StatsFile>,
 ) -> Result<(), Error> {
     let mut failures: Vec<Error> = Vec::new();
-    let Running { ready, lcores, spare: mut queues, stop, started } = running;
+    let Running { ready, lcores, spare: mut queues, stop, started, .. } = running;
     stop.set();
     let mut views = Vec::with_capacity(lcores.len());
     for lcore in lcores {
@@ -45,6 +45,17 @@ pub(crate) fn stop(
         }
     }
     let lcore_counts = views.iter().map(LcoreView::counts).collect();
+    for port in ports.values_mut() {
+        let counted = port.port.extended_stats();
+        let counted = counted.iter().filter(|(_, count)| *count != 0);
+        let words: Vec<String> = counted.map(|(name, count)| format!("{name}={count}")).collect();
+        if !words.is_empty() {
+            console.line(&format!("Port {} device counters: {}", port.number, words.join(" ")));
+        }
+    }
+    for line in views.iter().filter_map(|view| view.sleep(uptime)) {
+        console.line(&line);
+    }
     let last = Snapshot::of(uptime, &ports, &pools, lcore_counts);
     console.statistics(Span { from: None, to: &last });
     report(stats_file, &last);

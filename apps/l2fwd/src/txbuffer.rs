@@ -1,6 +1,7 @@
 //! Frames on their way to a transmit queue, gathered so that the queue is called once a burst.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use packetboat::mbuf::Burst;
 use packetboat::port::TxQueue;
@@ -13,12 +14,20 @@ pub(crate) struct TxBuffer {
     waiting: Burst,
     /// Frames for which the queue had no descriptor.
     queue_full: Arc<Counter>,
+    /// Rather than being dropped, frames wait for descriptors.
+    lossless: bool,
 }
 
 impl TxBuffer {
     /// A buffer of `burst_len` frames in front of `queue`.
     pub(crate) fn new(queue: Box<dyn TxQueue>, burst_len: usize) -> Self {
-        Self { queue, waiting: Burst::with_limit(burst_len), queue_full: Arc::default() }
+        let waiting = Burst::with_limit(burst_len);
+        Self { queue, waiting, queue_full: Arc::default(), lossless: false }
+    }
+
+    /// The same, with frames that wait for descriptors if `lossless`.
+    pub(crate) fn lossless(self, lossless: bool) -> Self {
+        Self { lossless, ..self }
     }
 
     /// Counts frames that were dropped because the queue was full.
@@ -33,7 +42,10 @@ impl TxBuffer {
         if self.waiting.is_empty() && burst.room() == 0 {
             // Nothing waits, and there is nothing to wait for: no need to move it twice.
             self.queue.send(burst);
-            return drop_rest(burst, &self.queue_full);
+            if !burst.is_empty() {
+                self.cope(burst);
+            }
+            return;
         }
         while !burst.is_empty() {
             self.waiting.append(burst);
@@ -56,19 +68,34 @@ impl TxBuffer {
 
     fn flush(&mut self) {
         self.queue.send(&mut self.waiting);
-        drop_rest(&mut self.waiting, &self.queue_full);
+        if !self.waiting.is_empty() {
+            let mut rest = std::mem::replace(&mut self.waiting, Burst::with_limit(1));
+            self.cope(&mut rest);
+            self.waiting = rest;
+        }
+    }
+
+    /// What the queue didn't take is dropped, as DPDK's l2fwd does: a queue that stays full for
+    /// longer than a burst won't be helped by a longer one. Unless frames are to wait: then it is
+    /// tried again, for as long as a link may take to come back from a pause.
+    #[cold]
+    fn cope(&mut self, burst: &mut Burst) {
+        if self.lossless {
+            let start = Instant::now();
+            while !burst.is_empty() && start.elapsed() < PATIENCE {
+                self.queue.send(burst);
+                std::hint::spin_loop();
+            }
+        }
+        if !burst.is_empty() {
+            self.queue_full.add(burst.len() as u64);
+            burst.clear();
+        }
     }
 }
 
-/// What the queue didn't take is dropped, as DPDK's l2fwd does: a queue that stays full for longer
-/// than a burst won't be helped by a longer one.
-#[inline(always)]
-fn drop_rest(burst: &mut Burst, queue_full: &Counter) {
-    if !burst.is_empty() {
-        queue_full.add(burst.len() as u64);
-        burst.clear();
-    }
-}
+/// How long frames wait for descriptors if they are to.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! Access to the registers, typed by the table.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const GONE: u32 = u32::MAX;
 /// The device with its registers.
 pub(crate) struct Bar {
     name: String,
+    /// Its own among this program's, for names that have to be short.
+    number: u32,
     device: Box<dyn Device>,
     region: Region,
 }
@@ -31,11 +34,17 @@ impl Bar {
             .bar(0)?
             .window(0, BAR_LEN_BYTES)
             .map_err(|source| BusError::Mmio { device: name.clone(), source })?;
-        Ok(Self { name, device, region })
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { name, number, device, region })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     pub(crate) fn device(&self) -> &dyn Device {

@@ -17,6 +17,9 @@ pub(crate) const BATCH: usize = 32;
 /// The shortest frame that is one: an Ethernet header.
 const MIN_FRAME_BYTES: u16 = 14;
 
+/// The most changes between the usual and the odd in one poll.
+const ROUNDS_MAX: usize = 32;
+
 /// A receive queue; `P` is the path that its frames take.
 #[derive(Debug)]
 pub(crate) struct IxgbeRx<P> {
@@ -300,7 +303,13 @@ impl<P: Path> IxgbeRx<P> {
         }
     }
 
-    /// Descriptors that aren't as usual, or not done: whether there is more behind them.
+    /// Whether the fast path takes a frame like this.
+    #[inline(always)]
+    fn is_usual(done: RxDone) -> bool {
+        done.is_usual(P::LOOKED_AT) && done.len_bytes() >= MIN_FRAME_BYTES
+    }
+
+    /// Descriptors that aren't as usual, or not done: whether the fast path may go on behind them.
     #[cold]
     fn take_odd(&mut self, burst: &mut Burst, bytes: &mut u64) -> bool {
         while burst.room() != 0 {
@@ -308,6 +317,11 @@ impl<P: Path> IxgbeRx<P> {
             let done = RxDone(upper);
             if !done.is_done() {
                 return false;
+            }
+            // It may have come in since the fast path looked.
+            let fits = done.len_bytes() <= self.pool.room_len_bytes();
+            if Self::is_usual(done) && fits && !self.path.is_under_way() {
+                return true;
             }
             let Some(room) = self.ring.pop() else { return false };
             self.progress.taken.add(1);
@@ -319,9 +333,6 @@ impl<P: Path> IxgbeRx<P> {
                 }
                 Ok(None) => {}
                 Err(why) => self.counters.rx_dropped(why),
-            }
-            if !self.path.is_under_way() {
-                return burst.room() != 0;
             }
         }
         false
@@ -350,14 +361,16 @@ impl<P: Path> RxQueue for IxgbeRx<P> {
             return;
         }
         let mut bytes = 0;
-        loop {
+        // Each round ends where the ring does, or behind something odd. A device that changes its
+        // mind all the time is left to the next poll.
+        for _ in 0..ROUNDS_MAX {
             let mut taken = 0;
             // While a frame is under way in parts, no descriptor is as usual.
             if !self.path.is_under_way() {
                 let moved = self.ring.take_run(burst, self.port, |upper, descriptor| {
                     let done = RxDone(upper);
                     let len_bytes = done.len_bytes();
-                    if !done.is_usual(P::LOOKED_AT) || len_bytes < MIN_FRAME_BYTES {
+                    if !Self::is_usual(done) {
                         return None;
                     }
                     Some((len_bytes, P::info(done, descriptor)))

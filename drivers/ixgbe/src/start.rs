@@ -248,7 +248,7 @@ pub(crate) fn ring(
     count: u16,
 ) -> Result<(Area, Array<[u64; 2]>), PortError> {
     let len_bytes = usize::from(count) * DESCRIPTOR_BYTES;
-    let name = format!("{} {what}", bar.name());
+    let name = format!("ixgbe {} {what}", bar.number());
     // 128 bytes would do (7.1.9); a page keeps two rings out of each other's lines and pages.
     let area = Area::new(memory, &name, len_bytes, 4096, bar.device().numa_node())?;
     let array = area.array(0, usize::from(count))?;

@@ -445,7 +445,7 @@ impl Model {
         let at = self.at(frame);
         let (len, available) = (self.frames[at].bytes().len(), self.available(pool));
         // Mostly somewhere inside.
-        let offset = if offset % 16 == 0 { offset } else { offset % (len + 1) };
+        let offset = if offset.is_multiple_of(16) { offset } else { offset % (len + 1) };
         let result = self.frames[at].mbuf.split_off(offset, &self.pools[pool]);
         if offset > len {
             let error = MbufError::Range { offset, len: 0, len_bytes: len };
