@@ -55,6 +55,8 @@ testpmd_start() { # NAME QUEUES [server]: ports 0 and 1 at $LOGS/0.sock and 1.so
     TESTPMD_LOG=$LOGS/$1.testpmd
     [[ ${3-} != server ]] || client=,client=1 # l2fwd listens
     rm -f "$LOGS/pipe"
+    # What one that was killed has left behind, it can't listen on.
+    if [[ -z $client ]]; then rm -f "$LOGS/0.sock" "$LOGS/1.sock"; fi
     mkfifo "$LOGS/pipe"
     # In memory of its own, no PCI device, one core to poll with. Line by line, so that answers come
     # before the prompt that follows them.

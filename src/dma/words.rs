@@ -35,7 +35,11 @@ impl Array<u64> {
         let there = (self.count() / 2).saturating_sub(first);
         let first = first & (self.mask >> 1);
         // SAFETY: the masked pair lies inside the array.
-        Pairs { at: unsafe { self.base.add(2 * first) }, left: count.min(there), array: PhantomData }
+        Pairs {
+            at: unsafe { self.base.add(2 * first) },
+            left: count.min(there),
+            array: PhantomData,
+        }
     }
 
     /// Every `STEP`-th word from `first` on, `count` of them; fewer if the array ends before that.

@@ -193,7 +193,7 @@ fn memory_that_the_back_end_would_not_know_of_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let memory = memory();
     let (port, _back_end, _) = probe(&memory, &SETUP, &folder);
-    let grow = || memory.add_segment(memory.added_page_len_bytes().unwrap(), None);
+    let grow = || memory.add_segment(None, 4096, 64);
     let error = grow().err().unwrap();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("vhost-user") && cause.contains("-m"), "{cause}");
