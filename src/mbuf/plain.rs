@@ -36,7 +36,6 @@ impl Mbuf {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::{HEADROOM_BYTES, MbufPool, MbufPoolConfig};
-    use super::*;
     use crate::memory::{Memory, MemoryConfig};
 
     #[test]
