@@ -34,8 +34,8 @@ impl Array<u64> {
     pub fn pairs(&mut self, first: usize, count: usize) -> Pairs<'_> {
         let there = (self.count() / 2).saturating_sub(first);
         let first = first & (self.mask >> 1);
-        // SAFETY: the masked pair lies inside the array.
         Pairs {
+            // SAFETY: the masked pair lies inside the array.
             at: unsafe { self.base.add(2 * first) },
             left: count.min(there),
             array: PhantomData,
