@@ -34,12 +34,9 @@ impl Array<u64> {
     pub fn pairs(&mut self, first: usize, count: usize) -> Pairs<'_> {
         let there = (self.count() / 2).saturating_sub(first);
         let first = first & (self.mask >> 1);
-        Pairs {
-            // SAFETY: the masked pair lies inside the array.
-            at: unsafe { self.base.add(2 * first) },
-            left: count.min(there),
-            array: PhantomData,
-        }
+        // SAFETY: the masked pair lies inside the array.
+        let at = unsafe { self.base.add(2 * first) };
+        Pairs { at, left: count.min(there), array: PhantomData }
     }
 
     /// Every `STEP`-th word from `first` on, `count` of them; fewer if the array ends before that.

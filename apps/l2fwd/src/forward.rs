@@ -70,7 +70,7 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
     let queues = |lanes: &mut [Lane], what: fn(&mut dyn RxQueue)| {
         lanes.iter_mut().flat_map(|lane| &mut lane.rx).for_each(|rx| what(rx.as_mut()));
     };
-    queues(lanes, |rx| rx.arm_interrupt());
+    queues(lanes, <dyn RxQueue>::arm_interrupt);
     // What came in between the last poll and now rings nobody.
     for lane in &mut *lanes {
         for rx in &mut lane.rx {
@@ -81,14 +81,14 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
                 lane.rewrite.apply(frame);
             }
             lane.tx.send(burst);
-            return queues(lanes, |rx| rx.disarm_interrupt());
+            return queues(lanes, <dyn RxQueue>::disarm_interrupt);
         }
     }
     let start = Instant::now();
     sleeper.sleep(NAP);
     lcore.sleeps.add(1);
     lcore.slept_us.add(start.elapsed().as_micros() as u64);
-    queues(lanes, |rx| rx.disarm_interrupt());
+    queues(lanes, <dyn RxQueue>::disarm_interrupt);
 }
 
 /// The way from one port to another on one lcore.

@@ -221,7 +221,7 @@ fn launch(
     let (counters, stop) = (view.counters.clone(), stop.clone());
     let (burst_len, may_sleep) = (options.burst_len(), options.interrupt_mode);
     thread.launch(move || {
-        let queues = lanes.iter().flat_map(|lane| &lane.rx).map(|rx| rx.as_ref());
+        let queues = lanes.iter().flat_map(|lane| &lane.rx).map(Box::as_ref);
         let sleeper = if may_sleep { Sleeper::new(queues) } else { Ok(None) };
         let sleeper = sleeper.unwrap_or_else(|error| {
             tracing::warn!("--interrupt-mode: {error}; it polls instead");

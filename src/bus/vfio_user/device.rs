@@ -1,5 +1,6 @@
 //! A PCI function that a server plays.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use crate::bus::config_space::{
 };
 use crate::bus::vfio::region_info;
 use crate::bus::{BusError, Device, PciIds, Quiesced, capabilities};
-use crate::memory::{Iova, IovaRun, Memory};
+use crate::memory::{DmaListener, DmaRegion, Iova, IovaRun, ListenerError, Memory};
 use crate::mmio::{Region, Width};
 
 /// A function may take 10 ms from D3hot to D0 (PCI Power Management 1.2, 5.4).
@@ -109,10 +110,11 @@ impl Server {
     /// # Errors
     /// If the server refuses, or goes away.
     pub fn open(self: &Arc<Self>, memory: &Arc<Memory>) -> Result<VfioUserDevice, BusError> {
+        let shown = Arc::new(Shown { client: self.client.clone(), runs: Mutex::default() });
         let mut device = VfioUserDevice {
             server: self.clone(),
             memory: memory.clone(),
-            shown: Vec::new(),
+            shown,
             msix_vectors: 0,
             msix_enabled: Mutex::new(false),
             quiet: AtomicBool::new(false),
@@ -148,8 +150,8 @@ impl Server {
 pub struct VfioUserDevice {
     server: Arc<Server>,
     memory: Arc<Memory>,
-    /// What the server has mapped.
-    shown: Vec<IovaRun>,
+    /// What the server has mapped; hears of memory that comes and goes.
+    shown: Arc<Shown>,
     msix_vectors: u16,
     msix_enabled: Mutex<bool>,
     /// Reset, and nothing written to configuration space since.
@@ -164,35 +166,20 @@ impl VfioUserDevice {
         &self.server.client
     }
 
-    /// Gives the server each segment's file, run by run.
-    fn show_memory(&mut self) -> Result<(), BusError> {
-        let memory = self.memory.clone();
-        for segment in memory.segments() {
+    /// Gives the server each segment's file, run by run, and those that are added later.
+    fn show_memory(&self) -> Result<(), BusError> {
+        for segment in self.memory.segments() {
             for run in segment.iova_runs() {
-                let mut body = [0; 32];
-                put(&mut body, 0, 32);
-                put(&mut body, 4, READ_WRITE);
-                put_u64(&mut body, 8, run.va - segment.va());
-                put_u64(&mut body, 16, run.iova.0);
-                put_u64(&mut body, 24, run.len_bytes);
-                self.client().ask(Command::DmaMap, &body, Some(&segment.file()))?;
-                self.shown.push(*run);
+                self.shown.show(&segment.file(), run.va - segment.va(), *run)?;
             }
         }
-        Ok(())
-    }
-
-    fn take_memory_back(&mut self) {
-        while let Some(IovaRun { iova: Iova(iova), len_bytes, .. }) = self.shown.pop() {
-            let mut body = [0; 24];
-            put(&mut body, 0, 24);
-            put_u64(&mut body, 8, iova);
-            put_u64(&mut body, 16, len_bytes);
-            if let Err(error) = self.client().ask(Command::DmaUnmap, &body, None) {
-                tracing::debug!("{error}");
-                return; // it is gone, and the rest with it
-            }
-        }
+        let shown: Arc<dyn DmaListener> = self.shown.clone();
+        self.memory.add_dma_listener(Arc::downgrade(&shown)).map_err(|error| BusError::Os {
+            device: self.name(),
+            what: "showing it memory that was added",
+            path: self.server.path().to_owned(),
+            source: io::Error::other(error.to_string()),
+        })
     }
 
     fn power_up(&self) -> Result<(), BusError> {
@@ -250,6 +237,68 @@ impl VfioUserDevice {
 
     fn no_bar(&self, index: u8, why: &'static str) -> BusError {
         BusError::NoBar { device: self.name(), index, why }
+    }
+}
+
+/// What a server has mapped.
+#[derive(Debug)]
+struct Shown {
+    client: Arc<Client>,
+    runs: Mutex<Vec<IovaRun>>,
+}
+
+impl Shown {
+    /// Gives the server `run`, which stands in `file` from `file_offset` on.
+    fn show(&self, file: &dyn AsRawFd, file_offset: u64, run: IovaRun) -> Result<(), BusError> {
+        let mut body = [0; 32];
+        put(&mut body, 0, 32);
+        put(&mut body, 4, READ_WRITE);
+        put_u64(&mut body, 8, file_offset);
+        put_u64(&mut body, 16, run.iova.0);
+        put_u64(&mut body, 24, run.len_bytes);
+        self.client.ask(Command::DmaMap, &body, Some(file))?;
+        lock(&self.runs).push(run);
+        Ok(())
+    }
+
+    fn take_back(&self, run: &IovaRun) -> Result<(), BusError> {
+        let &IovaRun { iova: Iova(iova), len_bytes, .. } = run;
+        let mut body = [0; 24];
+        put(&mut body, 0, 24);
+        put_u64(&mut body, 8, iova);
+        put_u64(&mut body, 16, len_bytes);
+        self.client.ask(Command::DmaUnmap, &body, None).map(drop)
+    }
+
+    fn take_all_back(&self) {
+        let runs = std::mem::take(&mut *lock(&self.runs));
+        for run in runs.iter().rev() {
+            if let Err(error) = self.take_back(run) {
+                tracing::debug!("{error}");
+                return; // it is gone, and the rest with it
+            }
+        }
+    }
+}
+
+impl DmaListener for Shown {
+    fn map(&self, region: &DmaRegion<'_>) -> Result<(), ListenerError> {
+        if self.client.is_gone() {
+            return Ok(()); // nobody is there to reach it
+        }
+        let &DmaRegion { va, iova, len_bytes, file_offset, .. } = region;
+        Ok(self.show(&region.file, file_offset, IovaRun { va, iova, len_bytes })?)
+    }
+
+    fn unmap(&self, region: &DmaRegion<'_>) -> Result<(), ListenerError> {
+        let mut runs = lock(&self.runs);
+        let place = runs.iter().position(|run| (run.va, run.iova) == (region.va, region.iova));
+        let Some(run) = place.map(|place| runs.swap_remove(place)) else { return Ok(()) };
+        drop(runs);
+        match self.take_back(&run) {
+            Err(error) if !self.client.is_gone() || self.client.is_hung() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -372,7 +421,7 @@ impl Drop for VfioUserDevice {
         {
             tracing::warn!("{error}");
         }
-        self.take_memory_back();
+        self.shown.take_all_back();
     }
 }
 

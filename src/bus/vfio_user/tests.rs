@@ -215,6 +215,32 @@ fn a_device_is_taken_and_given_back() {
 }
 
 #[test]
+fn memory_that_is_added_later_is_shown_and_taken_back() {
+    let rig = Rig::new();
+    let memory = memory();
+    let before = memory.add_segment(None, 4096, 4096).unwrap();
+    let device = Arc::new(Server::connect(&rig.path()).unwrap()).open(&memory).unwrap();
+    let mapped = || rig.seen.lock().unwrap().mapped.len();
+    let shown = mapped();
+    assert_eq!(shown, memory.segments().len() + 1);
+    let added = memory.add_segment(None, 8192, 4096).unwrap();
+    assert_eq!(mapped(), shown + 1);
+    let (offset, iova, len) = {
+        let seen = rig.seen.lock().unwrap();
+        let (offset, iova, len, _) = seen.mapped.last().unwrap();
+        (*offset, *iova, *len)
+    };
+    let segment = added.segment();
+    assert_eq!((offset, iova, len), (0, segment.iova_runs()[0].iova.0, segment.len_bytes() as u64));
+    drop(added);
+    assert_eq!(rig.seen.lock().unwrap().unmapped, [(iova, len)]);
+    drop(device);
+    let mapped = mapped();
+    assert_eq!(rig.seen.lock().unwrap().unmapped.len(), mapped);
+    drop(before);
+}
+
+#[test]
 fn shared_pages_are_memory_and_the_rest_goes_by_message() {
     let rig = Rig::new();
     let server = Arc::new(Server::connect(&rig.path()).unwrap());
