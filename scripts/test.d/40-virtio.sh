@@ -1,8 +1,23 @@
 # shellcheck shell=bash
-# ten million frames between two ports of the virtio driver, on devices in process
+# virtio: ten million frames in process, a million over each kind of ring to DPDK's testpmd, either side killed, fuzzing
 
 part_virtio() {
+    local target
     need_rust
     step_cargo 'ten million frames' \
         cargo test --release -p packetboat-virtio --test net -- --ignored --nocapture ten_million
+    if ((EUID == 0)); then
+        step 'l2fwd is built' cargo build --release -p packetboat-l2fwd
+        # At most 8 s a configuration: what got through by then is said, and accounted for.
+        step_suite 'with testpmd: every kind of ring' env FRAMES=1000000 LIMIT_S=8 scripts/virtio/interop.sh matrix
+        step_suite 'with testpmd: either side killed' scripts/virtio/interop.sh restart
+    else
+        cannot 'with testpmd' "hugepages take root. Run: sudo $0 virtio"
+    fi
+    if has_nightly; then
+        build_fuzz_targets
+        for target in virtio_rings virtio_messages; do fuzz "$target"; done
+    else
+        without 'fuzzing' "$NIGHTLY_WANTED"
+    fi
 }

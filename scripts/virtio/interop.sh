@@ -55,9 +55,12 @@ testpmd_start() { # NAME QUEUES [server]: ports 0 and 1 at $LOGS/0.sock and 1.so
     TESTPMD_LOG=$LOGS/$1.testpmd
     [[ ${3-} != server ]] || client=,client=1 # l2fwd listens
     rm -f "$LOGS/pipe"
+    # What one that was killed has left behind, it can't listen on.
+    if [[ -z $client ]]; then rm -f "$LOGS/0.sock" "$LOGS/1.sock"; fi
     mkfifo "$LOGS/pipe"
-    # In memory of its own, no PCI device, one core to poll with.
-    dpdk-testpmd --no-pci --in-memory -m 192 -l 0,1 --main-lcore 0 --log-level=warning \
+    # In memory of its own, no PCI device, one core to poll with. Line by line, so that answers come
+    # before the prompt that follows them.
+    stdbuf -oL dpdk-testpmd --no-pci --in-memory -m 192 -l 0,1 --main-lcore 0 --log-level=warning \
         --vdev "net_vhost0,iface=$LOGS/0.sock,queues=$queues$client" \
         --vdev "net_vhost1,iface=$LOGS/1.sock,queues=$queues$client" \
         -- -i --no-lsc-interrupt --forward-mode=io --rxq="$queues" --txq="$queues" \
@@ -111,7 +114,7 @@ testpmd_counts() {
     testpmd_wait "$text" $((before + 1)) || return 1
     sleep 0.3 # its lines follow
     awk '
-        /NIC statistics for port/ { port = $5; on = 1 }
+        /NIC statistics for port/ { port = $6; on = 1 }
         on && /RX-packets:/ { rx[port] = $2 }
         on && /TX-packets:/ { tx[port] = $2; on = 0 }
         END { print rx[0], tx[0], rx[1], tx[1] }' "$TESTPMD_LOG"
@@ -124,7 +127,7 @@ l2fwd_start() { # NAME ARGUMENTS [OPTION…]
     L2FWD_LOG=$LOGS/$1.l2fwd
     STATS=$LOGS/$1.json
     rm -f "$STATS"
-    "$L2FWD" -l 0 -m 96 --vdev "vhost-user,path=$LOGS/0.sock,$2" --vdev "vhost-user,path=$LOGS/1.sock,$2" \
+    "$L2FWD" -l 0 -m 64 --vdev "vhost-user,path=$LOGS/0.sock,$2" --vdev "vhost-user,path=$LOGS/1.sock,$2" \
         -P -T 1 --stats-json "$STATS" "${@:3}" >"$L2FWD_LOG" 2>&1 &
     L2FWD_PID=$!
     l2fwd_wait 'Ctrl-C stops'
@@ -133,7 +136,7 @@ l2fwd_start() { # NAME ARGUMENTS [OPTION…]
 l2fwd_wait() { # TEXT
     local tries
     for ((tries = 0; tries < 300; tries++)); do
-        grep -q "$1" "$L2FWD_LOG" && return 0
+        grep -q "$1" "$L2FWD_LOG" 2>/dev/null && return 0
         kill -0 "$L2FWD_PID" 2>/dev/null || return 1
         sleep 0.05
     done
@@ -165,10 +168,8 @@ try:
 except (OSError, ValueError):
     print(0)
     sys.exit()
-def queues(port):
-    part = port[direction]
-    return part.get("queues", [part]) if isinstance(part, dict) else part
-print(sum(q.get(field, 0) for p in report["ports"] if str(p["port"]) == port for q in queues(p)))
+ports = (p for p in report["ports"] if str(p["port"]) == port)
+print(sum(q.get(field, 0) for p in ports for q in p[direction + "_queues"]))
 PYTHON
 }
 
@@ -299,7 +300,7 @@ restart_back_end() { # ROLE ARGUMENTS
 l2fwd_start_late() { # NAME ARGUMENTS
     L2FWD_LOG=$LOGS/$1.l2fwd
     STATS=$LOGS/$1.json
-    "$L2FWD" -l 0 -m 96 --vdev "vhost-user,path=$LOGS/0.sock,$2" --vdev "vhost-user,path=$LOGS/1.sock,$2" \
+    "$L2FWD" -l 0 -m 64 --vdev "vhost-user,path=$LOGS/0.sock,$2" --vdev "vhost-user,path=$LOGS/1.sock,$2" \
         -P -T 1 --stats-json "$STATS" >"$L2FWD_LOG" 2>&1 &
     L2FWD_PID=$!
     local tries

@@ -112,7 +112,7 @@ mod tests {
         slots.put(0, "c");
         slots.fill(3, "d");
         assert_eq!(
-            slots.run(2, 9).map(|place| place.take()).collect::<Vec<_>>(),
+            slots.run(2, 9).map(Option::take).collect::<Vec<_>>(),
             [None, Some("d")]
         );
         assert_eq!((slots.run(4, 1).len(), slots.run(9, usize::MAX).len()), (0, 0));

@@ -1,8 +1,12 @@
 //! A lock for a few dozen instructions.
 #![expect(unsafe_code, reason = "a lock hands out a reference to what it guards")]
 
+use crate::sys::sync::UnsafeCell;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
-use crate::sys::sync::{UnsafeCell, spin_loop};
+#[cfg(loom)]
+use crate::sys::sync::spin_loop;
+#[cfg(not(loom))]
+use crate::sys::sync::wait_for;
 
 /// A spinning lock, for sections of a few dozen instructions: taken with one exchange, released
 /// with one store, where a mutex that can put threads to sleep needs a second exchange.
@@ -20,10 +24,6 @@ pub(crate) struct Lock<T> {
 // SAFETY: `with` gives a reference to one thread at a time, ordered by `held`; so sharing the lock
 // needs no more than that the value may move from thread to thread.
 unsafe impl<T: Send> Sync for Lock<T> {}
-
-/// Rounds of spinning before the processor is given to someone else: about a microsecond.
-#[cfg(not(loom))]
-const SPINS: u32 = 64;
 
 impl<T> Lock<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -57,23 +57,9 @@ impl<T> Lock<T> {
             #[cfg(loom)]
             spin_loop();
             #[cfg(not(loom))]
-            self.spin();
+            wait_for(|| (!self.held.load(Ordering::Relaxed)).then_some(()));
             if self.try_take() {
                 return;
-            }
-        }
-    }
-
-    /// Until it looks free.
-    #[cfg(not(loom))]
-    fn spin(&self) {
-        let mut spins = 0;
-        while self.held.load(Ordering::Relaxed) {
-            spin_loop();
-            spins += 1;
-            if spins == SPINS {
-                spins = 0;
-                std::thread::yield_now();
             }
         }
     }

@@ -21,6 +21,7 @@ use packetboat_softnic::wire::Wire;
 fn main() -> ExitCode {
     let options = Options::parse();
     let level = match std::env::var("SOFTNIC_LOG").as_deref() {
+        Ok("trace") => tracing::Level::TRACE,
         Ok("debug") => tracing::Level::DEBUG,
         Ok("warn") => tracing::Level::WARN,
         _ => tracing::Level::INFO,

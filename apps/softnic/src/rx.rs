@@ -1,5 +1,7 @@
 //! Receiving: from a frame on the wire to written-back descriptors (82599 datasheet 7.1).
 
+use tracing::trace;
+
 use crate::crc::crc32;
 use crate::faults::{Faults, Lie, WRONG_ADDRESS};
 use crate::filters::Filters;
@@ -175,9 +177,11 @@ impl Receiver {
         self.sync(context.registers, n);
         let queue = &self.queues[n as usize];
         if !queue.enabled {
+            trace!("queue {n} is off");
             context.tally.arrived += 1;
             context.tally.arrived_bytes += frame.len() as u64;
             context.tally.missed += 1;
+            context.tally.missed_bytes += frame.len() as u64;
             return Outcome::Refused;
         }
         if context.faults.is_stuck(false, n) {
@@ -192,6 +196,7 @@ impl Receiver {
         if delivered.is_err() {
             context.tally.dma_faults += 1;
             context.tally.missed += 1;
+            context.tally.missed_bytes += frame.len() as u64;
             return Outcome::Refused;
         }
         context.tally.received.count(frame, n);
@@ -206,6 +211,8 @@ impl Receiver {
         if context.registers.get(registers_of(queue) + SRRCTL) & DROP_EN != 0 {
             context.tally.dropped += 1;
             context.tally.received.queues[queue as usize % 128].dropped += 1;
+        } else {
+            context.tally.missed_bytes += frame.len() as u64;
         }
     }
 
@@ -294,6 +301,7 @@ impl Receiver {
         };
         let needed = (frame.len() - split).div_ceil(room).max(1);
         if (free(queue, tail) as usize) < needed {
+            trace!("queue {n}: tail {tail}, {queue:?}: no room for {needed}");
             return Ok(false);
         }
         let checks = check(arrived, headers, hash, self.with_checksum);

@@ -45,7 +45,7 @@ impl DeviceSide {
 
     /// Writes two bytes, anywhere.
     fn write(&self, at: usize, value: u16) {
-        let at = at % self.len_bytes & !1;
+        let at = (at % self.len_bytes) & !1;
         if let Ok(mut cell) = self.area.cell::<u16>(at) {
             cell.store_release(value);
         }

@@ -12,7 +12,7 @@
 #![expect(unsafe_code, reason = "the lock hands out a reference to what it guards")]
 
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
-use crate::sys::sync::{UnsafeCell, spin_loop};
+use crate::sys::sync::{UnsafeCell, wait_for};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -158,15 +158,7 @@ impl<T> Biased<T> {
 }
 
 fn wait_until_clear(flag: &AtomicBool) {
-    let mut spins = 0_u32;
-    while flag.load(Ordering::Acquire) {
-        spin_loop();
-        spins += 1;
-        // The other thread may need this very processor.
-        if !cfg!(loom) && spins.is_multiple_of(64) {
-            std::thread::yield_now();
-        }
-    }
+    wait_for(|| (!flag.load(Ordering::Acquire)).then_some(()));
 }
 
 #[cfg(all(test, not(loom)))]

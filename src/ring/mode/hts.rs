@@ -4,7 +4,7 @@
 //! then nobody else claims; so a thread that has claimed may also give back what it doesn't need.
 
 use super::sealed::Protocol;
-use super::{Amount, Claim, available, pack, pause, unpack};
+use super::{Amount, Claim, available, pack, unpack, wait_for};
 use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// An end that threads share: `&self`, `Clone`. For sides whose threads may be preempted, and the
@@ -57,8 +57,11 @@ impl Protocol for Hts {
         loop {
             let (head, tail) = unpack(word);
             if head != tail {
-                pause();
-                word = own.head_tail.load(Ordering::Acquire);
+                word = wait_for(|| {
+                    let word = own.head_tail.load(Ordering::Acquire);
+                    let (head, tail) = unpack(word);
+                    (head == tail).then_some(word)
+                });
                 continue;
             }
             let claim =

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::sys::sync::spin_loop as pause;
+use crate::sys::sync::wait_for;
 
 mod hts;
 mod multi;

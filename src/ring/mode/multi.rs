@@ -1,7 +1,7 @@
 //! Several threads; claims are finished in the order in which they were made.
 
 use super::sealed::Protocol;
-use super::{Amount, Claim, available, pause};
+use super::{Amount, Claim, available, wait_for};
 use crate::sys::sync::atomic::{AtomicU32, Ordering};
 
 /// An end that threads share: `&self`, `Clone`. The cheapest shared mode while each thread has a
@@ -74,8 +74,9 @@ impl Protocol for Multi {
     fn finish(&mut self, own: &MultiSide, claim: Claim) {
         // Acquire, so that our Release store carries on what earlier claimants released: the
         // other side synchronises with the last tail it sees and must get all that lies below.
-        while own.tail.load(Ordering::Acquire) != claim.start {
-            pause();
+        let our_turn = || own.tail.load(Ordering::Acquire) == claim.start;
+        if !our_turn() {
+            wait_for(|| our_turn().then_some(()));
         }
         own.tail.store(claim.end(), Ordering::Release);
     }

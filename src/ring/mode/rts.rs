@@ -9,7 +9,7 @@
 //! so counts are equal only if the position read with them is that of finished claims.
 
 use super::sealed::Protocol;
-use super::{Amount, Claim, available, pack, pause, unpack};
+use super::{Amount, Claim, available, pack, unpack, wait_for};
 use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// An end that threads share: `&self`, `Clone`. For sides whose threads may be preempted. It costs
@@ -65,18 +65,22 @@ impl Protocol for Rts {
         amount: Amount,
     ) -> Claim {
         let mut word = own.head.load(Ordering::Acquire);
+        let count = |head| amount.of(available(head, other_tail(), reach));
+        // A tail newer than our head makes this difference enormous, which is as well: the head has
+        // moved on, and must be read again.
+        let far_ahead = |head: u32| head.wrapping_sub(Self::tail(own)) > own.most_apart;
         loop {
             let (head, claims) = unpack(word);
-            let claim =
-                Claim { start: head, count: amount.of(available(head, other_tail(), reach)) };
+            let claim = Claim { start: head, count: count(head) };
             if claim.count == 0 {
                 return claim;
             }
-            // A tail newer than our head makes this difference enormous, which is as well: the
-            // head has moved on, and must be read again.
-            if head.wrapping_sub(Self::tail(own)) > own.most_apart {
-                pause();
-                word = own.head.load(Ordering::Acquire);
+            if far_ahead(head) {
+                word = wait_for(|| {
+                    let word = own.head.load(Ordering::Acquire);
+                    let (head, _) = unpack(word);
+                    (count(head) == 0 || !far_ahead(head)).then_some(word)
+                });
                 continue;
             }
             match own.head.compare_exchange_weak(

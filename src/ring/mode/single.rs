@@ -3,6 +3,7 @@
 use super::sealed::Protocol;
 use super::{Amount, Claim, available};
 use crate::sys::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::sync::load_own;
 
 /// An end that one thread has: `&mut self`, not `Clone`. It remembers what it last saw of the
 /// other side, so most operations touch only their own cache line and the slots.
@@ -47,7 +48,7 @@ impl Protocol for Single {
         reach: u32,
         amount: Amount,
     ) -> Claim {
-        let head = own.tail.load(Ordering::Relaxed); // our own store
+        let head = load_own(&own.tail);
         let mut room = available(head, self.seen, reach);
         if room < amount.wanted() {
             self.seen = other_tail();

@@ -59,3 +59,25 @@ impl Wire for Reflect {
         format!("reflected {}\n", self.through)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_in_order_and_no_more_than_fit() {
+        let mut wire = Reflect::new();
+        let mut sent = 0u8;
+        while let Some(room) = wire.room() {
+            room.set_len(60).fill(sent);
+            wire.commit();
+            sent = sent.wrapping_add(1);
+        }
+        assert!(!wire.has_room(1));
+        for n in 0..SLOTS {
+            assert_eq!(wire.front(), Some(&[n as u8; 60][..]));
+            wire.pop();
+        }
+        assert!(wire.front().is_none() && wire.has_room(SLOTS + 1));
+    }
+}

@@ -102,9 +102,8 @@ impl Options {
                         .ok_or_else(|| bad("a power of two from 2 to 32768"))?;
                 }
                 "mac" => {
-                    options.mac = Some(mac(value).ok_or_else(|| {
-                        bad("a unicast Ethernet address such as 02:00:00:00:00:01")
-                    })?)
+                    let wanted = "a unicast Ethernet address such as 02:00:00:00:00:01";
+                    options.mac = Some(mac(value).ok_or_else(|| bad(wanted))?);
                 }
                 "wait" => {
                     let seconds = number::<u32>(value).filter(|&seconds| seconds <= 86_400);

@@ -5,13 +5,13 @@
 //! flight and puts its ring back to the beginning; then it waits for a new back end, tells it of
 //! the rings, and opens the gate again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use packetboat::bus::{EventFd, Vdev};
 use packetboat::dma::Area;
 use packetboat::mbuf::{MbufPool, Quiesced};
-use packetboat::memory::Memory;
+use packetboat::memory::{DmaListener, DmaRegion, ListenerError, Memory};
 use packetboat::net::MacAddress;
 use packetboat::port::{
     DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues,
@@ -50,6 +50,30 @@ struct Running {
     retry_at: Instant,
 }
 
+/// Hears of memory that comes later, and refuses it: back ends map all of it once, and most of them
+/// can't be told of more while rings run. What the program has then keeps the bounds that the back
+/// end knows.
+#[derive(Debug)]
+struct NoMore(String);
+
+/// See [`NoMore`].
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0}: a vhost-user back end maps the memory when it starts, and isn't told of more; reserve \
+     enough at the start, with -m"
+)]
+struct Fixed(String);
+
+impl DmaListener for NoMore {
+    fn map(&self, _region: &DmaRegion<'_>) -> Result<(), ListenerError> {
+        Err(Box::new(Fixed(self.0.clone())))
+    }
+
+    fn unmap(&self, _region: &DmaRegion<'_>) -> Result<(), ListenerError> {
+        Ok(())
+    }
+}
+
 /// A vhost-user device as a port.
 #[derive(Debug)]
 pub(crate) struct VhostPort {
@@ -58,6 +82,8 @@ pub(crate) struct VhostPort {
     endpoint: Endpoint,
     session: Option<Session>,
     memory: Arc<Memory>,
+    /// Keeps memory from growing as long as the port is there.
+    _no_more: Arc<NoMore>,
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
@@ -80,6 +106,11 @@ impl VhostPort {
         memory: &Arc<Memory>,
     ) -> Result<Self, PortError> {
         let name = format!("vhost-user:{}", options.path.display());
+        let no_more = Arc::new(NoMore(name.clone()));
+        let listener: Weak<dyn DmaListener> = Arc::downgrade(&(no_more.clone() as _));
+        memory
+            .add_dma_listener(listener)
+            .map_err(|error| PortError::Device { device: name.clone(), what: said(&error) })?;
         let device_error = |what: String| PortError::Device { device: name.clone(), what };
         let regions = SharedMemory::of(memory).region_count();
         if regions > MAX_REGIONS {
@@ -112,6 +143,7 @@ impl VhostPort {
             endpoint,
             session: Some(session),
             memory: memory.clone(),
+            _no_more: no_more,
             features,
             max_queue_pairs,
             config: None,
@@ -491,8 +523,8 @@ fn connect(endpoint: &Endpoint, options: &Options) -> Result<Session, String> {
 }
 
 /// An error with its cause.
-fn said(error: &SocketError) -> String {
-    match std::error::Error::source(error) {
+fn said(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }

@@ -232,7 +232,7 @@ impl State {
             let head = chain.head_index();
             let parts: Vec<_> = chain.collect();
             assert!(
-                parts.iter().all(|part| part.is_write_only()),
+                parts.iter().all(virtio_queue::desc::split::Descriptor::is_write_only),
                 "receive buffers are written to"
             );
             let room: usize = parts.iter().map(|part| part.len() as usize).sum();

@@ -187,3 +187,16 @@ fn without_a_back_end_the_error_says_what_to_do() {
         assert!(!path.exists(), "the socket is left behind");
     }
 }
+
+#[test]
+fn memory_that_the_back_end_would_not_know_of_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = memory();
+    let (port, _back_end, _) = probe(&memory, &SETUP, &folder);
+    let grow = || memory.add_segment(None, 4096, 64);
+    let error = grow().err().unwrap();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("vhost-user") && cause.contains("-m"), "{cause}");
+    drop(port);
+    grow().unwrap();
+}
