@@ -63,7 +63,7 @@ machine_start() {
 
 # machine_arguments KIND: fills args.
 machine_arguments() {
-    local kind=$1 n tap append initrd=$PAYLOAD_INITRD memory=memory-backend-ram share= reboot=-no-reboot
+    local kind=$1 n tap append initrd=$PAYLOAD_INITRD memory=memory-backend-ram share='' reboot=-no-reboot
     if [[ $kind == softnic ]]; then
         # Its NICs live in another process: memory must be shared. They must outlive a reboot, too.
         initrd=$LOGS/initrd-softnic memory=memory-backend-memfd share=,share=on reboot=

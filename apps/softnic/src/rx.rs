@@ -67,6 +67,9 @@ struct Queue {
     len: u32, // in descriptors
     head: u32,
     touched: bool,
+    epoch: u32, // of the burst in which the registers were last looked at
+    tail: u32,
+    strip_vlan: bool,
 }
 
 /// The receive half of a NIC.
@@ -80,6 +83,7 @@ pub struct Receiver {
     strip_crc: bool,
     with_checksum: bool, // RXCSUM.PCSD is 0: the checksum takes the place of the hash
     scratch: Vec<u8>,
+    epoch: u32,
 }
 
 /// Offset of the registers of a receive queue: 0-63 and 64-127 stand apart.
@@ -108,6 +112,7 @@ impl Receiver {
             strip_crc: true,
             with_checksum: false,
             scratch: Vec::with_capacity(MAX_FRAME_LEN + 4),
+            epoch: 1,
         }
     }
 
@@ -138,6 +143,11 @@ impl Receiver {
         self.longest = if hlreg0 & JUMBO != 0 { maxfrs.saturating_sub(4) } else { 1514 };
         self.strip_crc = hlreg0 & STRIP_CRC != 0 || registers.get(at::RDRXCTL) & STRIP_CRC != 0;
         self.with_checksum = registers.get(at::RXCSUM) & 1 << 13 == 0;
+    }
+
+    /// A burst begins: what clients wrote to queue registers by now holds for all of it.
+    pub fn begin(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
     }
 
     /// Takes one frame from the wire.
@@ -174,7 +184,9 @@ impl Receiver {
         }
         let hash = self.rss.classify(frame, &headers);
         let n = hash.queue;
-        self.sync(context.registers, n);
+        if self.queues[n as usize].epoch != self.epoch {
+            self.sync(context.registers, n);
+        }
         let queue = &self.queues[n as usize];
         if !queue.enabled {
             trace!("queue {n} is off");
@@ -194,6 +206,13 @@ impl Receiver {
         context.tally.arrived += 1;
         context.tally.arrived_bytes += frame.len() as u64;
         if delivered.is_err() {
+            // Its descriptor is passed over: a bad one mustn't be tried again and again.
+            let queue = &mut self.queues[n as usize];
+            queue.head = if queue.head + 1 >= queue.len { 0 } else { queue.head + 1 };
+            if !queue.touched {
+                queue.touched = true;
+                self.touched.push(n);
+            }
             context.tally.dma_faults += 1;
             context.tally.missed += 1;
             context.tally.missed_bytes += frame.len() as u64;
@@ -231,21 +250,18 @@ impl Receiver {
         self.touched.clear();
     }
 
-    /// Descriptors of a queue that a frame could use now.
-    pub fn free(&mut self, registers: &RegisterFile, n: u32) -> u32 {
-        self.sync(registers, n);
-        let queue = &self.queues[n as usize];
-        if queue.enabled { free(queue, registers.get_acquire(registers_of(n) + RDT)) } else { 0 }
-    }
-
     /// Compares a queue's registers with what is known of it.
     fn sync(&mut self, registers: &RegisterFile, n: u32) {
         let base = registers_of(n);
         let queue = &mut self.queues[n as usize];
-        if registers.get(base + RXDCTL) & ENABLE == 0 {
+        queue.epoch = self.epoch;
+        let rxdctl = registers.get(base + RXDCTL);
+        if rxdctl & ENABLE == 0 {
             queue.enabled = false;
             return;
         }
+        queue.strip_vlan = rxdctl & STRIP_VLAN != 0;
+        queue.tail = registers.get_acquire(base + RDT);
         let setup = [
             registers.get(base),
             registers.get(base + RDBAH),
@@ -262,7 +278,7 @@ impl Receiver {
             base: u64::from(setup[1]) << 32 | u64::from(setup[0] & !0x7f),
             len,
             head: registers.get(base + RDH) % len.max(1),
-            touched: queue.touched,
+            ..*queue
         };
     }
 
@@ -275,9 +291,7 @@ impl Receiver {
         headers: &Headers,
         hash: Hash,
     ) -> Result<bool, Fault> {
-        let base = registers_of(n);
-        let tail = context.registers.get_acquire(base + RDT);
-        let vlan = headers.vlan.filter(|_| context.registers.get(base + RXDCTL) & STRIP_VLAN != 0);
+        let vlan = headers.vlan.filter(|_| self.queues[n as usize].strip_vlan);
         let frame = self::reshape(&mut self.scratch, arrived, vlan.is_some(), self.strip_crc);
         let queue = &mut self.queues[n as usize];
         let srrctl = queue.setup[3];
@@ -300,9 +314,12 @@ impl Receiver {
             _ => 0,
         };
         let needed = (frame.len() - split).div_ceil(room).max(1);
-        if (free(queue, tail) as usize) < needed {
-            trace!("queue {n}: tail {tail}, {queue:?}: no room for {needed}");
-            return Ok(false);
+        if (free(queue, queue.tail) as usize) < needed {
+            queue.tail = context.registers.get_acquire(registers_of(n) + RDT); // by now
+            if (free(queue, queue.tail) as usize) < needed {
+                trace!("{queue:?}: no room for {needed}");
+                return Ok(false);
+            }
         }
         let checks = check(arrived, headers, hash, self.with_checksum);
         if checks.status & (IPE | L4E) != 0 {

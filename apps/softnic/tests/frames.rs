@@ -11,7 +11,11 @@ mod client;
 
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use client::{Forwarder, Softnic};
+use packetboat_softnic::control::Control;
 use packetboat_softnic::device::WhenFull;
 use packetboat_softnic::nic::Manner;
 use packetboat_softnic::registers::at;
@@ -64,4 +68,82 @@ fn a_dropping_wire_counts_each_frame_that_it_drops() {
     assert_eq!(softnic.stat("gen_received"), received);
     assert_eq!(u64::from(client.read(at::RXMPC)), missed);
     assert_eq!(u64::from(client.read(at::GPRC)), received + missed);
+}
+
+/// Status, length and tag of a receive descriptor.
+fn written_back(forwarder: &Forwarder, n: usize) -> u64 {
+    forwarder.memory.word(16 * n + 8).load(Ordering::Acquire)
+}
+
+#[test]
+fn with_full_rings_a_doorbell_does_it_all() {
+    let softnic = Softnic::with("gen:size=60", WhenFull::Drop, TRAPPED, true);
+    let mut client = softnic.client();
+    let mut forwarder = Forwarder::new(&mut client, 64, false);
+    // The receiver was switched on after the first RDT: ring it again.
+    client.write(at::RDT, 63);
+    assert_eq!(softnic.stat("rx_frames"), 63, "all that were free");
+    assert!((0..63).all(|n| written_back(&forwarder, n) & 1 == 1));
+    for round in 1..10 {
+        assert_eq!(forwarder.poll(&mut client), 32, "no batch is partial");
+        assert_eq!(softnic.stat("tx_frames"), 32 * round);
+        assert_eq!(softnic.stat("rx_frames"), 63 + 32 * round);
+    }
+    assert_eq!(softnic.stat("rx_missed"), 0);
+    assert_eq!(softnic.stat("gen_lost"), 0);
+}
+
+#[test]
+fn faults_happen_once_and_are_seen() {
+    // Each doorbell brings frames, so that it is known which of them was lied about.
+    let say = |softnic: &Softnic, line: &str| {
+        let control = Control::new(vec![Arc::clone(&softnic.nic)]);
+        control.command(&line.split(' ').collect::<Vec<_>>()).unwrap()
+    };
+    let set_up = |line: &str| {
+        let softnic = Softnic::with("gen:size=60", WhenFull::Drop, TRAPPED, true);
+        let mut client = softnic.client();
+        let forwarder = Forwarder::new(&mut client, 64, false);
+        say(&softnic, line);
+        client.write(at::RDT, 63);
+        (softnic, client, forwarder)
+    };
+    let good = 60 << 32 | 3;
+    let shape = |word: u64| word & 0xffff_0000_0003;
+
+    let (_softnic, _client, ring) = set_up("fault length");
+    assert_eq!(written_back(&ring, 0) >> 32 & 0xffff, 0xffff);
+    assert_eq!(shape(written_back(&ring, 1)), good);
+
+    let (_softnic, _client, ring) = set_up("fault withhold rx queue 0 count 2");
+    assert_eq!((written_back(&ring, 0), written_back(&ring, 1)), (0, 0));
+    assert_eq!(shape(written_back(&ring, 2)), good);
+
+    let (_softnic, _client, ring) = set_up("fault place");
+    assert_eq!(written_back(&ring, 0), 0);
+
+    let (_softnic, _client, ring) = set_up("fault checksum");
+    assert_ne!(written_back(&ring, 0) >> 31 & 1, 0, "the good IPv4 checksum is called bad");
+    assert_eq!(written_back(&ring, 1) >> 31 & 1, 0);
+
+    let (softnic, _client, _ring) = set_up("fault address");
+    assert_eq!((softnic.stat("dma_faults"), softnic.stat("rx_missed")), (1, 1));
+
+    let (softnic, mut client, _ring) = set_up("stick rx 0");
+    assert_eq!(softnic.stat("rx_frames"), 0);
+    say(&softnic, "free");
+    client.write(at::RDT, 63);
+    assert_eq!(softnic.stat("rx_frames"), 63);
+
+    let (softnic, mut client, _ring) = set_up("link down");
+    assert_eq!((softnic.stat("rx_frames"), client.read(at::LINKS)), (0, 0));
+
+    let (softnic, mut client, mut ring) = set_up("fault withhold tx");
+    ring.poll(&mut client);
+    assert_eq!((softnic.stat("tx_frames"), ring.forwarded), (32, 0), "the first holds them all up");
+
+    say(&softnic, "reset");
+    assert_eq!((client.read(at::RXCTRL), client.read(at::RDT)), (0, 0));
+    say(&softnic, "hangup");
+    assert_eq!(client.region(0, 0, 4).map(|_| ()), Err(None));
 }

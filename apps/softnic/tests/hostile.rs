@@ -94,7 +94,7 @@ fn random_bytes_random_messages_and_half_messages() {
             let body: Vec<u8> =
                 (0..random.next() % 60).map(|_| (random.next() % 5) as u8).collect();
             let mut bytes = message(1, command, if round % 2 == 0 { 0x10 } else { 0 }, &body);
-            if random.next() % 30 == 0 {
+            if random.next().is_multiple_of(30) {
                 bytes.truncate(random.next() as usize % bytes.len());
             }
             if !send(&client.stream, &bytes, &[]) {
@@ -167,7 +167,7 @@ fn registers_and_descriptors_full_of_nonsense() {
             let register = &TABLE[random.next() as usize % TABLE.len()];
             let n = random.next() as u32 % register.count;
             let offset = register.offset + n * register.stride;
-            if random.next() % 2 == 0 {
+            if random.next().is_multiple_of(2) {
                 client.write(offset, random.next() as u32);
             } else {
                 client.read(offset);

@@ -37,24 +37,35 @@ pub struct Softnic {
 }
 
 impl Softnic {
+    /// With both of its threads.
     pub fn start(wire: &str, when_full: WhenFull, manner: Manner) -> Self {
+        let mut softnic = Self::still(wire, when_full, manner);
+        let nic = Arc::clone(&softnic.nic);
+        softnic.threads.push(std::thread::spawn(move || nic.move_frames()));
+        softnic
+    }
+
+    /// Without the thread that moves frames: whoever measures moves them.
+    pub fn still(wire: &str, when_full: WhenFull, manner: Manner) -> Self {
+        Self::with(wire, when_full, manner, false)
+    }
+
+    /// With rings that are filled and emptied inside doorbells, or not.
+    pub fn with(wire: &str, when_full: WhenFull, manner: Manner, full_rings: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity {
             device_id: 0x10fb,
             mac: [2, 0, 0, 0, 0, 1],
             when_full,
             trust_clients: false,
-            full_rings: false,
+            full_rings,
         };
         let wire = plugs::plug(&[wire.to_owned()]).unwrap().remove(0);
         let device = Device::new(identity, wire).unwrap();
         let nic = Arc::new(Nic::new("nic 0".into(), device, manner).unwrap());
         let listener = server::listen(&folder.path().join("s")).unwrap();
-        let (a, b) = (Arc::clone(&nic), Arc::clone(&nic));
-        let threads = vec![
-            std::thread::spawn(move || server::serve(&a, &listener)),
-            std::thread::spawn(move || b.move_frames()),
-        ];
+        let server = Arc::clone(&nic);
+        let threads = vec![std::thread::spawn(move || server::serve(&server, &listener))];
         Self { nic, folder, threads }
     }
 
@@ -280,6 +291,22 @@ impl Forwarder {
             Some(pages) => pages.register(offset).store(value, Ordering::Release),
             None => client.write(offset, value),
         }
+    }
+
+    /// Pretends that frames of 60 bytes have come, so that something goes round: the device skips
+    /// their descriptors.
+    pub fn inject(&mut self, client: &mut Client, count: u32) {
+        client.write(at::RXCTRL, 0);
+        client.write(at::RXDCTL, 0);
+        client.write(at::RDH, count);
+        client.write(at::RXDCTL, 1 << 25);
+        for n in 0..count {
+            let buffer = 2 * self.ring as usize * 16 + n as usize * BUFFER;
+            self.memory.fill(buffer, &[0x55; 60]);
+            self.memory.fill(buffer, &[2, 0, 0, 0, 0, 1]);
+            self.memory.word(n as usize * 16 + 8).store(1 | 60 << 32, Ordering::Release);
+        }
+        client.write(at::RXCTRL, 1);
     }
 
     /// Up to 32 frames. A buffer is lent again when its frame has left: the rings go in step.
