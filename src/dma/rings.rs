@@ -360,6 +360,7 @@ impl fmt::Debug for SendRing {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod tests {
     use std::collections::VecDeque;
 
@@ -367,7 +368,7 @@ mod tests {
 
     use super::*;
     use crate::dma::{Area, Array};
-    use crate::mbuf::MbufPoolConfig;
+    use crate::mbuf::{Mbuf, MbufPoolConfig};
     use crate::memory::{Memory, MemoryConfig};
 
     const COUNT: usize = 16;
@@ -478,7 +479,7 @@ mod tests {
                         let wanted = before.count().min(free);
                         let first = ring.written();
                         let lens: Vec<usize> =
-                            burst.as_slice().iter().map(|mbuf| mbuf.len_bytes()).collect();
+                            burst.as_slice().iter().map(Mbuf::len_bytes).collect();
                         let moved = ring.lend_run(&mut burst, free, |frame| {
                             let (address, len) = frame.data_iova();
                             (len != 90).then_some(([address.0, u64::from(len)], u64::from(len)))
