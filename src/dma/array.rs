@@ -1,6 +1,7 @@
 //! Arrays and single words in DMA memory.
 #![expect(unsafe_code, reason = "volatile and atomic access to memory shared with a device")]
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of};
 use std::ptr::NonNull;
@@ -50,7 +51,9 @@ pub struct Area {
 }
 
 impl Area {
-    /// `len_bytes` bytes, aligned to `align` (a power of two) for the device too, on `node`.
+    /// `len_bytes` bytes, aligned to `align` (a power of two) for the device too, on `node`. Names may
+    /// have any length, as paths of sockets do: the zone of a long one has its end, behind a number
+    /// that tells it from others.
     ///
     /// # Errors
     /// If there is no such memory.
@@ -61,8 +64,10 @@ impl Area {
         align: usize,
         node: Option<u32>,
     ) -> Result<Self, DmaError> {
-        let request =
-            ZoneRequest::new(name, len_bytes).align(align).on_node(node).iova_contiguous();
+        let request = ZoneRequest::new(zone_name(name), len_bytes)
+            .align(align)
+            .on_node(node)
+            .iova_contiguous();
         let zone = memory
             .zone(&request)
             .map_err(|source| DmaError::Memory { what: name.to_owned(), source })?;
@@ -120,6 +125,19 @@ impl Area {
         let array = self.array::<T>(offset, 1)?;
         Ok(Cell { at: array.base, _zone: array._zone, word: PhantomData })
     }
+}
+
+/// `name`, if a zone can have it, or its end behind a number made of all of it.
+fn zone_name(name: &str) -> String {
+    if name.len() <= ZoneRequest::MAX_NAME_BYTES {
+        return name.to_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let number = format!("{:016x}..", hasher.finish());
+    let most = ZoneRequest::MAX_NAME_BYTES - number.len();
+    let end = (name.len() - most..name.len()).find_map(|from| name.get(from..));
+    number + end.unwrap_or_default()
 }
 
 /// What may stand in an [`Array`]: any bits are valid, and it has no padding.
@@ -229,6 +247,21 @@ impl<T: Word> Cell<T> {
 mod tests {
     use super::*;
     use crate::memory::MemoryConfig;
+
+    #[test]
+    fn names_of_any_length_make_zones_of_their_own() {
+        let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
+        let long =
+            |number: u32| format!("vhost-user:/run/{}é/{number}.sock queue 0", "x".repeat(99));
+        let areas = [long(1), long(2), "short".to_owned()]
+            .map(|name| Area::new(&memory, &name, 64, 64, None).unwrap());
+        let names: Vec<_> = memory.zones().into_iter().map(|zone| zone.name).collect();
+        assert_eq!(names.len(), 3);
+        assert!(names.iter().any(|name| name == "short"), "{names:?}");
+        assert_eq!(names.iter().filter(|name| name.ends_with(".sock queue 0")).count(), 2);
+        assert!(names.iter().all(|name| name.len() <= ZoneRequest::MAX_NAME_BYTES));
+        drop(areas);
+    }
 
     #[test]
     fn runs_and_pairs_end_with_the_array() {
