@@ -5,6 +5,7 @@
 //! mode has no unsafe code, and any producers' mode works with any consumers' mode.
 
 use std::fmt;
+use std::hint::black_box;
 
 use crate::sys::sync::wait_for;
 
@@ -70,9 +71,18 @@ impl Amount {
         match self {
             Self::Bulk(wanted) if wanted <= available => wanted,
             Self::Bulk(_) => 0,
-            Self::Burst(wanted) => wanted.min(available),
+            Self::Burst(wanted) if wanted <= available => wanted,
+            Self::Burst(_) => fewer(available),
         }
     }
+}
+
+/// Out of line, so that there is a branch: the processor guesses that as many are there as are
+/// wanted, and goes on. A minimum would have to wait for the other side's tail.
+#[cold]
+#[inline(never)]
+fn fewer(available: u32) -> u32 {
+    black_box(available) // or the compiler sees that this is the same as a minimum
 }
 
 /// A claim on `count` slots from index `start` on, to be finished by the thread that made it.
