@@ -360,6 +360,7 @@ impl fmt::Debug for SendRing {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod tests {
     use std::collections::VecDeque;
 

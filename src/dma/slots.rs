@@ -111,10 +111,7 @@ mod tests {
         assert_eq!(slots.take(2), None);
         slots.put(0, "c");
         slots.fill(3, "d");
-        assert_eq!(
-            slots.run(2, 9).map(Option::take).collect::<Vec<_>>(),
-            [None, Some("d")]
-        );
+        assert_eq!(slots.run(2, 9).map(Option::take).collect::<Vec<_>>(), [None, Some("d")]);
         assert_eq!((slots.run(4, 1).len(), slots.run(9, usize::MAX).len()), (0, 0));
         slots.put(3, "d");
         assert_eq!(slots.drain().collect::<Vec<_>>(), ["c", "d"]);
