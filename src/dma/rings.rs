@@ -479,7 +479,7 @@ mod tests {
                         let wanted = before.count().min(free);
                         let first = ring.written();
                         let lens: Vec<usize> =
-                            burst.as_slice().iter().map(|mbuf| mbuf.len_bytes()).collect();
+                            burst.as_slice().iter().map(crate::mbuf::Mbuf::len_bytes).collect();
                         let moved = ring.lend_run(&mut burst, free, |frame| {
                             let (address, len) = frame.data_iova();
                             (len != 90).then_some(([address.0, u64::from(len)], u64::from(len)))

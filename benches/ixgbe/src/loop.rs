@@ -42,7 +42,7 @@ fn main() {
                 ..PortConfig::default()
             };
             port.configure(&config).unwrap();
-            let queues = port.start(&[pool.clone()]).unwrap();
+            let queues = port.start(std::slice::from_ref(&pool)).unwrap();
             (port, queues, nic)
         })
         .collect();

@@ -42,7 +42,7 @@ impl Rig {
             ..PortConfig::default()
         };
         port.configure(&config).unwrap();
-        let mut queues = port.start(&[pool.clone()]).unwrap();
+        let mut queues = port.start(std::slice::from_ref(&pool)).unwrap();
         let (rx, tx) = (queues.rx.remove(0), queues.tx.remove(0));
         Self { nic, port, rx, tx, pool, _memory: memory }
     }
