@@ -56,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
         let lies: Vec<u32> = (0..input.byte()).map(|_| input.word() as u32).collect();
         nic.lie(lies);
     }
-    let started = port.start(&[pool.clone()]);
+    let started = port.start(std::slice::from_ref(&pool));
     nic.lie([]);
     let Ok(mut queues) = started else {
         assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));

@@ -9,4 +9,11 @@ part_ixgbe() {
     step_cargo 'driver against a device of registers' cargo test --package packetboat-ixgbe --no-fail-fast
     step_cargo 'build l2fwd and softnic' cargo build --release --package packetboat-l2fwd --package packetboat-softnic
     step_suite 'driver on softnic' scripts/ixgbe/on_softnic.sh "$IXGBE_FRAMES"
+    # The functions are those of the part `memory`.
+    if has_nightly; then
+        build_fuzz_targets
+        fuzz ixgbe
+    else
+        without fuzzing "$NIGHTLY_WANTED"
+    fi
 }
