@@ -38,29 +38,46 @@ impl MbufPool {
     #[inline(always)]
     pub fn lend_bulk(&self, count: usize, mut lend: impl FnMut(LentRoom, Iova)) -> usize {
         let offset = self.iova_offset();
+        let mut lend_one = |object: Object| {
+            // Objects of this pool are headers; this one was just taken, and is ours.
+            let room = LentRoom(object.0.cast());
+            let iova = match offset {
+                Some(offset) => Iova(room.0.addr().get() as u64 + offset),
+                None => room.iova(),
+            };
+            lend(room, iova);
+        };
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(BATCH);
-            let mut objects = [const { MaybeUninit::<Object>::uninit() }; BATCH];
-            let Some(objects) = objects.get_mut(..batch) else { break };
-            if !self.objects().get_bulk(objects) {
+            if !self.objects().take_each(batch, &mut lend_one)
+                && !self.lend_copied(batch, &mut lend_one)
+            {
                 break;
             }
-            let mut rest = Rest { objects, handed_out: 0, pool: self.objects() };
-            while let Some(object) = rest.objects.get(rest.handed_out) {
-                // SAFETY: filled by the pool; objects of this pool are headers, this one ours.
-                let room = LentRoom(unsafe { object.assume_init() }.0.cast());
-                rest.handed_out += 1;
-                let iova = match offset {
-                    Some(offset) => Iova(room.0.addr().get() as u64 + offset),
-                    None => room.iova(),
-                };
-                lend(room, iova);
-            }
-            forget(rest);
             done += batch;
         }
         done
+    }
+
+    /// For who has no cache, or one that is too small or empty.
+    #[cold]
+    #[inline(never)]
+    fn lend_copied(&self, count: usize, lend_one: &mut dyn FnMut(Object)) -> bool {
+        let mut objects = [const { MaybeUninit::<Object>::uninit() }; BATCH];
+        let Some(objects) = objects.get_mut(..count) else { return false };
+        if !self.objects().get_bulk(objects) {
+            return false;
+        }
+        let mut rest = Rest { objects, handed_out: 0, pool: self.objects() };
+        while let Some(object) = rest.objects.get(rest.handed_out) {
+            // SAFETY: filled by the pool.
+            let object = unsafe { object.assume_init() };
+            rest.handed_out += 1;
+            lend_one(object);
+        }
+        forget(rest);
+        true
     }
 }
 

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use super::free_list::FreeList;
 use super::pool::Object;
 use crate::sys::copy::copy_few;
-use crate::sys::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::telemetry::Counter;
 
 /// Free objects of one lcore, the warmest on top. Only that lcore's thread calls `get` and `put`
@@ -20,6 +20,10 @@ pub(crate) struct Cache {
     /// objects as returned may free the pool.
     word: AtomicU64,
     objects: Box<[UnsafeCell<MaybeUninit<Object>>]>,
+    /// How many objects it may hold: all that there is room for, or none while [`Self::take_each`]
+    /// hands out those that are in it. Then length and capacity are 0, so that whoever comes in
+    /// between goes to the free list. For the cache's lcore alone.
+    capacity: AtomicUsize,
     /// Refills from the free list.
     pub(super) misses: Counter,
     /// Times that half the cache, or more than half a cache at once, went to the free list.
@@ -39,6 +43,7 @@ impl Cache {
         Self {
             word: AtomicU64::new(0),
             objects: (0..size).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+            capacity: AtomicUsize::new(size),
             misses: Counter::default(),
             flushes: Counter::default(),
             empty: Counter::default(),
@@ -76,6 +81,11 @@ impl Cache {
         self.set_word(self.own_word() & !LEN_MASK | len as u64);
     }
 
+    #[inline(always)]
+    fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
     /// Where the objects stand. Reading and writing through it is for the cache's lcore alone.
     #[inline(always)]
     fn base(&self) -> *mut MaybeUninit<Object> {
@@ -102,7 +112,7 @@ impl Cache {
     /// As for `get`.
     #[cold]
     unsafe fn get_refilling(&self, out: &mut [MaybeUninit<Object>], shared: &FreeList) -> bool {
-        let half = self.objects.len() / 2;
+        let half = self.capacity() / 2;
         self.misses.add(1);
         if out.len() > half {
             // Larger than a refill: a cache can't help, so leave it as it is, unless the free list
@@ -157,6 +167,59 @@ impl Cache {
         self.set_word(word - out.len() as u64);
     }
 
+    /// Hands `count` objects to `take`, the warmest first, from where they stand: no copy is made of
+    /// them. All or none: false if the cache hasn't that many, and can't have.
+    ///
+    /// `take` may use the pool. If it panics, what it was handed until then is its own.
+    ///
+    /// # Safety
+    /// The calling thread is the lcore whose cache this is, and stays it until this returns.
+    #[inline(always)]
+    pub(crate) unsafe fn take_each(
+        &self,
+        count: usize,
+        shared: &FreeList,
+        mut take: impl FnMut(Object),
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        if self.own_len() < count && !unsafe { self.refill(count, shared) } {
+            return false;
+        }
+        let mut out = HandedOut { capacity: self.capacity(), word: self.own_word(), cache: self };
+        self.capacity.store(0, Ordering::Relaxed);
+        self.set_len(0);
+        for _ in 0..count {
+            out.word -= 1;
+            // SAFETY: there were `count` at least, and nobody has touched them since: with a capacity
+            // of 0 neither `get` nor `put` does. The one at the new end is given up by that.
+            take(unsafe { self.base().add(out.len()).read().assume_init() });
+        }
+        out.word += ONE_HIT;
+        true
+    }
+
+    /// Half a cache more from the free list; whether there are `count` then.
+    ///
+    /// # Safety
+    /// As for `get`.
+    #[cold]
+    #[inline(never)]
+    unsafe fn refill(&self, count: usize, shared: &FreeList) -> bool {
+        let (len, half) = (self.own_len(), self.capacity() / 2);
+        if count > half {
+            return false;
+        }
+        self.misses.add(1);
+        // SAFETY: `len < count <= half`, so the range lies inside the array; this lcore alone
+        // touches it.
+        let room = unsafe { std::slice::from_raw_parts_mut(self.base().add(len), half) };
+        let filled = shared.get(room);
+        if filled {
+            self.set_len(len + half);
+        }
+        filled
+    }
+
     /// Takes all of `objects` back.
     ///
     /// # Safety
@@ -164,7 +227,7 @@ impl Cache {
     #[inline(always)]
     pub(crate) unsafe fn put(&self, objects: &[Object], shared: &FreeList) {
         let word = self.own_word();
-        if (word & LEN_MASK) as usize + objects.len() > self.objects.len() {
+        if (word & LEN_MASK) as usize + objects.len() > self.capacity() {
             // SAFETY: the caller's promise.
             return unsafe { self.put_flushing(objects, shared) };
         }
@@ -176,7 +239,7 @@ impl Cache {
     /// As for `put`.
     #[cold]
     unsafe fn put_flushing(&self, objects: &[Object], shared: &FreeList) {
-        let half = self.objects.len() / 2;
+        let half = self.capacity() / 2;
         self.flushes.add(1);
         if objects.len() > half {
             shared.put(objects);
@@ -210,5 +273,28 @@ impl Cache {
             copy_few(objects.as_ptr(), target, objects.len());
         }
         self.set_word(word + objects.len() as u64);
+    }
+}
+
+/// A cache whose objects are being handed out; whole again when this is dropped.
+struct HandedOut<'a> {
+    cache: &'a Cache,
+    capacity: usize,
+    /// What the cache's word will be.
+    word: u64,
+}
+
+impl HandedOut<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        (self.word & LEN_MASK) as usize
+    }
+}
+
+impl Drop for HandedOut<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cache.capacity.store(self.capacity, Ordering::Relaxed);
+        self.cache.set_word(self.word);
     }
 }

@@ -243,6 +243,17 @@ impl Mempool {
         }
     }
 
+    /// Hands `count` objects to `take` from where they stand in the calling lcore's cache, without a
+    /// copy of them in between: for drivers, which put them into rings of their own. All or none; false
+    /// also for threads without a cache, and where the cache can't have as many:
+    /// [`get_bulk`](Self::get_bulk) may have them then. `take` may use the pool.
+    #[inline(always)]
+    pub(crate) fn take_each(&self, count: usize, take: impl FnMut(Object)) -> bool {
+        let Some(cache) = self.hold_cache() else { return false };
+        // SAFETY: the thread stays the cache's lcore as long as the cache is held.
+        unsafe { cache.take_each(count, &self.shared, take) }
+    }
+
     /// For a thread that has been at [`own_cache`](Self::own_cache) and got none.
     #[inline(always)]
     pub(super) fn get_without_cache(&self, out: &mut [MaybeUninit<Object>]) -> bool {

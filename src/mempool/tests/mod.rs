@@ -55,6 +55,55 @@ fn give(pool: &Mempool, objects: &[Object]) {
 
 // ---- one property each ----------------------------------------------------------------------
 
+/// Objects are handed out where they stand in the cache while the same pool takes and gives others.
+#[test]
+fn a_cache_that_hands_out_its_objects_is_left_alone_meanwhile() {
+    let memory = memory();
+    let config = MempoolConfig { cookies: false, ..config("in place", 100, OBJECT_LEN_BYTES, 16) };
+    let pool = Mempool::new(&memory, &config, |_, _, _| ()).unwrap();
+    assert!(!pool.take_each(1, |_| panic!("this thread has no cache")));
+    on(Some(60), || {
+        let mut all = HashSet::new();
+        let mut others = Vec::new();
+        let mut hand_out = |count| {
+            pool.take_each(count, |object| {
+                assert!(all.insert(object.0), "handed out twice");
+                assert!(!pool.take_each(1, |_| panic!("within another")));
+                // One more each time, and every other time one of those goes back.
+                let more = take(&pool, 1).unwrap();
+                assert!(!all.contains(&more[0].0) && !others.contains(&more[0]));
+                others.extend(more);
+                if others.len().is_multiple_of(2) {
+                    give(&pool, &others.split_off(others.len() - 1));
+                }
+            })
+        };
+        assert!(hand_out(3), "refilled from the free list");
+        assert!(hand_out(5) && hand_out(8) && hand_out(0));
+        assert!(!hand_out(9), "more than half a cache isn't fetched");
+        let out = all.len() + others.len();
+        assert_eq!((all.len(), pool.in_use()), (16, out));
+        assert!(pool.stats().cache_hits >= 4);
+        // Who panics keeps what it was handed; the rest is in the cache still.
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut left = 2;
+            pool.take_each(4, |object| {
+                assert!(all.insert(object.0));
+                left -= 1;
+                assert!(left > 0, "enough");
+            })
+        }));
+        assert!(unwound.is_err());
+        assert_eq!((all.len(), pool.in_use()), (18, out + 2));
+        for object in all.drain() {
+            give(&pool, &[Object(object)]);
+        }
+        give(&pool, &others);
+        assert_eq!(pool.in_use(), 0);
+        pool.audit().unwrap();
+    });
+}
+
 #[test]
 fn every_object_is_had_once_and_lies_in_the_zone() {
     let memory = memory();
