@@ -152,9 +152,10 @@ sleeping() {
     until_generated 600 60
     l2fwd_stop
     all_came_back '600 frames, one at a time, to an lcore that sleeps' 600
-    local share
-    share=$(sed -nE 's/^lcore [0-9]+: slept [0-9]+ times, ([0-9]+).*/\1/p' "$OUT/l2fwd.txt")
-    if ((${share:-0} >= 50)); then ok "the lcore slept $share % of the time"; else not_ok 'the lcore sleeps' "$(tail -n 6 "$OUT/l2fwd.txt")"; fi
+    # How long it sleeps depends on what else this machine does; that it does, and wakes, doesn't.
+    local slept
+    slept=$(sed -nE 's/^lcore [0-9]+: (slept ([0-9]+) times.*)/\2 \1/p' "$OUT/l2fwd.txt")
+    if ((${slept%% *} >= 20)); then ok "the lcore ${slept#* }"; else not_ok 'the lcore sleeps' "$(tail -n 6 "$OUT/l2fwd.txt")"; fi
     say "latency with interrupts: median $(gen_value latency_p50_ns) ns, 99 % $(gen_value latency_p99_ns) ns"
 }
 
