@@ -155,6 +155,7 @@ sleeping() {
     # How long it sleeps depends on what else this machine does; that it does, and wakes, doesn't.
     local slept
     slept=$(sed -nE 's/^lcore [0-9]+: (slept ([0-9]+) times.*)/\2 \1/p' "$OUT/l2fwd.txt")
+    slept=${slept:-0 never}
     if ((${slept%% *} >= 20)); then ok "the lcore ${slept#* }"; else not_ok 'the lcore sleeps' "$(tail -n 6 "$OUT/l2fwd.txt")"; fi
     say "latency with interrupts: median $(gen_value latency_p50_ns) ns, 99 % $(gen_value latency_p99_ns) ns"
 }

@@ -3,8 +3,9 @@
 
 part_stress() {
     local seconds=${PACKETBOAT_STRESS_SECONDS:-10}
-    [[ $seconds =~ ^[0-9]+$ ]] && ((seconds > 0)) ||
+    if ! [[ $seconds =~ ^[1-9][0-9]*$ ]]; then
         die "wanted a number of seconds, found PACKETBOAT_STRESS_SECONDS=$seconds. Run: PACKETBOAT_STRESS_SECONDS=600 $0 stress"
+    fi
     need_rust
     # Heap, rings, mempool and mbufs together, and then the mempool's backends one after the other.
     _stress 'stress: the memory stack' --test stress -- stress_for_long
