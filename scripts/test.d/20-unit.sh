@@ -19,7 +19,8 @@ part_unit() {
     here=$(rustc -vV | sed -n 's/^host: //p')
     if cargo +nightly --version >/dev/null 2>&1; then
         step_cargo 'address sanitizer' \
-            env RUSTFLAGS="$(with_flags -Zsanitizer=address)" CARGO_TARGET_DIR="$BUILD/asan" \
+            env ASAN_OPTIONS=allocator_may_return_null=1 \
+            RUSTFLAGS="$(with_flags -Zsanitizer=address)" CARGO_TARGET_DIR="$BUILD/asan" \
             cargo +nightly test --workspace --lib --no-fail-fast --target "$here"
     else
         without 'address sanitizer' 'no nightly compiler. Run: rustup toolchain install nightly --profile minimal'

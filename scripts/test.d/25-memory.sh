@@ -85,7 +85,8 @@ thread_sanitizer() {
         return
     fi
     step_cargo 'thread sanitizer' \
-        env RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan" \
+        env TSAN_OPTIONS=allocator_may_return_null=1 \
+        RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan" \
         CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
         cargo +nightly test -Zbuild-std --release --package packetboat --lib --no-fail-fast --target "$here" -- \
         ring:: mempool:: mbuf:: memory:: sys:: eal:: telemetry::
