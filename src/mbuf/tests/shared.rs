@@ -283,7 +283,12 @@ fn a_buffer_has_as_many_owners_as_can_be_counted() {
 #[test]
 fn an_mbuf_in_the_wrong_pool_is_found() {
     let memory = memory();
-    let (first, second) = (pool_in(&memory, "first", 4), pool_in(&memory, "second", 4));
+    let checked = |name| {
+        // In release builds, too: without cookies the second pool would wait for room for ever.
+        let config = MbufPoolConfig { cookies: true, ..MbufPoolConfig::new(name, 4) };
+        MbufPool::new(&memory, &config).unwrap()
+    };
+    let (first, second) = (checked("first"), checked("second"));
     let frame = first.alloc().unwrap();
     #[expect(unsafe_code, reason = "puts an mbuf where safe code can't")]
     // SAFETY: cookies find it, and leave it out.
