@@ -72,17 +72,20 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
     };
     queues(lanes, <dyn RxQueue>::arm_interrupt);
     // What came in between the last poll and now rings nobody.
+    let mut turn = Turn::default();
     for lane in &mut *lanes {
         for rx in &mut lane.rx {
             rx.receive(burst);
-        }
-        if !burst.is_empty() {
+            turn.polled(burst.len());
             for frame in burst.iter_mut() {
                 lane.rewrite.apply(frame);
             }
             lane.tx.send(burst);
-            return queues(lanes, <dyn RxQueue>::disarm_interrupt);
         }
+    }
+    lcore.add(&turn);
+    if turn.found != 0 {
+        return queues(lanes, <dyn RxQueue>::disarm_interrupt);
     }
     let start = Instant::now();
     sleeper.sleep(NAP);
@@ -233,6 +236,54 @@ mod tests {
             assert_eq!(out_0, arrived(1));
             assert_eq!(out_1, arrived(0));
         }
+    }
+
+    /// A queue for which a frame comes in just when it is armed.
+    #[derive(Debug)]
+    struct Late {
+        rx: Box<dyn RxQueue>,
+        wire: Wire,
+        coming: usize,
+    }
+
+    impl RxQueue for Late {
+        fn receive(&mut self, burst: &mut Burst) {
+            self.rx.receive(burst);
+        }
+
+        fn arm_interrupt(&mut self) {
+            if let Some(left) = self.coming.checked_sub(1) {
+                self.coming = left;
+                self.wire.arrive(testing::frame(0, left));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_come_while_an_lcore_goes_to_sleep_are_counted_and_keep_it_awake() {
+        let pool = testing::pool(64);
+        let wires = [Wire::new(64), Wire::new(64)];
+        let late = Late { rx: wires[0].rx(&pool), wire: wires[0].clone(), coming: 5 };
+        let mut lanes = [Lane {
+            from: 0,
+            rx: vec![Box::new(late), wires[0].rx(&pool)],
+            rewrite: Rewrite::Keep,
+            to: 1,
+            tx: TxBuffer::new(wires[1].tx(), 32),
+        }];
+        let counters = LcoreCounters::default();
+        let sleeper = Sleeper::new(std::iter::empty()).unwrap().unwrap();
+        let mut burst = Burst::with_limit(32);
+        for n in 1..=5 {
+            sleep(&mut lanes, &mut burst, &counters, &sleeper);
+            let read = counters.read();
+            assert_eq!((read.frames, read.found, read.polls), (n, n, 2 * n));
+            assert_eq!(counters.sleeps.get(), 0);
+        }
+        sleep(&mut lanes, &mut burst, &counters, &sleeper);
+        assert_eq!((counters.read().frames, counters.sleeps.get()), (5, 1));
+        lanes[0].tx.drain();
+        assert_eq!(wires[1].take_sent().len(), 5);
     }
 
     #[test]

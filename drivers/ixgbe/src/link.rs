@@ -1,12 +1,12 @@
 //! The link: brought up, looked at, and its pause frames (82599 datasheet 4.6.4, 3.7).
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use packetboat::port::{FlowControl, Link, PortError};
 
 use crate::Media;
 use crate::bar::Bar;
+use crate::clock::sleep;
 use crate::eeprom::{self, Shared};
 use crate::registers::{
     ANLP1, AUTOC, AUTOC2, ESDP, FCCFG, FCRTH, FCRTL, FCRTV, FCTTV, LEDCTL, LINKS, MFLCN, RXPBSIZE,

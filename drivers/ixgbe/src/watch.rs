@@ -1,9 +1,10 @@
 //! Whether the device still does its part: looked at now and then, off the hot path.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bar::Bar;
+use crate::clock::Instant;
 use crate::registers::{CTRL_EXT, RDH, TDH, TDT};
 use crate::start::DRIVER_LOADED;
 use crate::{rx, tx};
