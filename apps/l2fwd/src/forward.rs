@@ -36,6 +36,9 @@ pub(crate) fn forward(
                 for frame in burst.iter_mut() {
                     lane.rewrite.apply(frame);
                 }
+                if lane.finish {
+                    finish(&mut burst);
+                }
                 lane.tx.send(&mut burst); // takes all; what its queue has no room for is counted
             }
         }
@@ -80,6 +83,9 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
             for frame in burst.iter_mut() {
                 lane.rewrite.apply(frame);
             }
+            if lane.finish {
+                finish(burst);
+            }
             lane.tx.send(burst);
         }
     }
@@ -103,10 +109,23 @@ pub(crate) struct Lane {
     pub(crate) rx: Vec<Box<dyn RxQueue>>,
     /// What is done to each frame.
     pub(crate) rewrite: Rewrite,
+    /// Frames may come in with checksums that aren't filled in (virtio), and the port that they go
+    /// to doesn't do that.
+    pub(crate) finish: bool,
     /// The port that frames go to.
     pub(crate) to: u16,
     /// This lcore's transmit queue of that port.
     pub(crate) tx: TxBuffer,
+}
+
+/// Fills in checksums that frames ask for. One for which that can't be done goes on asking, and is
+/// counted by the transmit queue, which refuses it.
+pub(crate) fn finish(burst: &mut Burst) {
+    for frame in burst.iter_mut().filter(|frame| frame.requests_any()) {
+        if let Err(error) = frame.fill_checksums() {
+            tracing::debug!("a checksum can't be filled in: {error}");
+        }
+    }
 }
 
 /// Length of an Ethernet header, in bytes.
@@ -190,6 +209,7 @@ mod tests {
                 from: from as u16,
                 rx: vec![wires[from].rx(&pool)],
                 rewrite: rewrite[from],
+                finish: false,
                 to: to as u16,
                 tx: TxBuffer::new(wires[to].tx(), burst_len),
             })
@@ -293,5 +313,31 @@ mod tests {
         frame.append(13).unwrap().fill(7);
         Rewrite::for_port(0, PORT_MAC).apply(&mut frame);
         assert_eq!(frame.data(), [7; 13]);
+    }
+
+    #[test]
+    fn checksums_that_the_next_port_does_not_fill_in_are_filled_in() {
+        use packetboat::mbuf::{TxFlags, TxLengths, TxRequest};
+        let pool = testing::pool(2);
+        let mut burst = Burst::new();
+        for segment in [0, 100] {
+            let mut frame = pool.alloc().unwrap();
+            let header = [0x45, 0, 0, 240, 0, 1, 0, 0, 64, 6, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+            frame.append(14).unwrap().fill(0);
+            frame.append(20).unwrap().copy_from_slice(&header);
+            frame.append(220).unwrap().fill(0x3c);
+            let kind = if segment == 0 { TxFlags::TCP_CHECKSUM } else { TxFlags::TCP_SEGMENT };
+            let lengths = TxLengths::new(14, 20, 20).unwrap().segment(segment);
+            frame.request(TxRequest { flags: TxFlags::IPV4 | kind, lengths }).unwrap();
+            burst.push(frame).unwrap();
+        }
+        finish(&mut burst);
+        let asks: Vec<bool> = burst.as_slice().iter().map(Mbuf::requests_any).collect();
+        assert_eq!(asks, [false, true], "segments aren't cut here");
+        let data = burst.as_slice()[0].data();
+        let addresses = data[26..34].try_into().unwrap();
+        let mut sum = packetboat::net::ipv4_pseudo_header(addresses, 6, 220);
+        sum.add(&data[34..]);
+        assert_eq!(sum.checksum().get(), 0);
     }
 }
