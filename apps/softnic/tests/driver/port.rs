@@ -1,8 +1,10 @@
 //! What the port as a whole is told and tells: link, statistics, flow control, light, registers.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use packetboat::port::{FlowControl, Offloads, Port, Rss};
+use packetboat_softnic::device::WhenFull;
 use packetboat_softnic::registers::at;
 
 use crate::packet::{Packet, padded};
@@ -34,6 +36,26 @@ fn the_link_goes_down_and_up_by_interrupt_and_by_poll() {
         assert_eq!(rig.receive(0).len(), 1);
         let frame = rig.mbuf(&[round; 60]);
         assert_eq!(rig.sent(frame), [vec![round; 60]]);
+    }
+    rig.end();
+}
+
+/// Without shared pages each doorbell is a message.
+#[test]
+fn frames_move_with_every_register_trapped() {
+    let mut setup = Setup::new(Offloads::default());
+    setup.share_pages = false;
+    let mut rig = setup.start();
+    for n in 0..300 {
+        let frame = rig.mbuf(&[n as u8; 60]);
+        assert_eq!(rig.sent(frame), [[n as u8; 60]]);
+        assert!(rig.received(Packet::tcp4(n).bytes()).is_some());
+        if n % 100 == 99 {
+            for on in [false, true] {
+                rig.port.run_rx(rig.rx[0].as_mut(), on).unwrap();
+                rig.port.run_tx(rig.tx[0].as_mut(), on).unwrap();
+            }
+        }
     }
     rig.end();
 }
@@ -134,8 +156,112 @@ fn statistics_by_name_equal_what_the_device_counted() {
     rig.end();
 }
 
-/// Softnic has no packet buffer that fills, so it sends and heeds no pause frames: what can be shown
-/// is that the registers say what was asked for (82599 datasheet 3.7.7.3).
+/// A pause frame, as IEEE 802.3 annex 31B lays it out.
+fn pause(quanta: u16) -> Vec<u8> {
+    let mut frame = vec![1, 0x80, 0xc2, 0, 0, 1, 2, 0x99, 0, 0, 0, 1, 0x88, 0x08, 0, 1];
+    frame.extend(quanta.to_be_bytes());
+    padded(frame)
+}
+
+fn counted(rig: &mut Rig, name: &str) -> u64 {
+    let all = rig.port.extended_stats();
+    all.into_iter().find(|(known, _)| known == name).unwrap().1
+}
+
+#[test]
+fn pause_frames_are_heeded_if_asked_for() {
+    let mut rig = Rig::new(Offloads::default());
+    rig.deliver(pause(0xffff));
+    let frame = rig.mbuf(&[1; 60]);
+    assert_eq!(rig.sent(frame).len(), 1, "not asked for");
+    rig.port.set_flow_control(FlowControl { heed: true, send: false }).unwrap();
+    // The longest pause is 3.3 ms: on a machine that is busy elsewhere it may be over too soon.
+    let (mut held, mut tries) = (false, 0);
+    while !held {
+        tries += 1;
+        assert!(tries < 1000, "never held");
+        let start = Instant::now();
+        rig.deliver(pause(0xffff));
+        let frame = rig.mbuf(&[2; 60]);
+        let sent = rig.sent(frame);
+        if start.elapsed() < Duration::from_millis(3) {
+            assert!(sent.is_empty(), "it is held");
+            held = true;
+            rig.deliver(pause(0));
+            assert_eq!(rig.cable.take(), [[2; 60]], "it goes on when told so");
+        } else {
+            std::thread::sleep(Duration::from_millis(4));
+            rig.settle();
+            rig.cable.take();
+        }
+    }
+    rig.deliver(pause(100));
+    let frame = rig.mbuf(&[3; 60]);
+    rig.send(0, [frame]);
+    std::thread::sleep(Duration::from_millis(1));
+    rig.settle();
+    assert_eq!(rig.cable.take(), [[3; 60]], "or when the time is over");
+    assert_eq!(counted(&mut rig, "rx_xoff_packets"), tries + 1);
+    assert_eq!(counted(&mut rig, "rx_xon_packets"), 1);
+    assert!(rig.receive(0).is_empty(), "software sees none");
+    rig.end();
+}
+
+/// A queue that the other side holds back for seconds hasn't hung.
+#[test]
+fn a_long_pause_is_no_fault() {
+    let mut rig = Rig::new(Offloads::default());
+    rig.port.set_flow_control(FlowControl { heed: true, send: false }).unwrap();
+    rig.deliver(pause(0xffff));
+    let frame = rig.mbuf(&[1; 60]);
+    rig.send(0, [frame]);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2800) {
+        // Without a moment in between in which it could send.
+        let mut device = rig.softnic.nic.device();
+        rig.cable.put(pause(0xffff));
+        device.poll();
+        drop(device);
+        assert_eq!(rig.port.fault(), None);
+    }
+    rig.cable.take();
+    rig.end();
+}
+
+#[test]
+fn pause_frames_are_sent_when_frames_have_to_wait() {
+    let mut setup = Setup::new(Offloads::default());
+    setup.when_full = WhenFull::Wait;
+    let mut rig = setup.start();
+    let mac = rig.port.info().mac.0;
+    for (send, sent) in [(false, 0), (true, 2)] {
+        rig.port.set_flow_control(FlowControl { heed: false, send }).unwrap();
+        (0..200).for_each(|_| rig.cable.put(Packet::tcp4(10).bytes()));
+        rig.settle();
+        assert!(rig.cable.waiting() > 50, "the ring is full");
+        let before = rig.cable.take();
+        assert_eq!(rig.receive(0).len(), 200);
+        let after = rig.cable.take();
+        if !send {
+            assert_eq!(before.len() + after.len(), 0);
+            continue;
+        }
+        // Again after half the time that it asked for, for as long as the ring is full.
+        let mut wanted = pause(0x680);
+        wanted[6..12].copy_from_slice(&mac);
+        assert!(!before.is_empty() && before.iter().all(|frame| *frame == wanted));
+        let last = after.last().unwrap();
+        assert_eq!((last[12..18].to_vec(), &last[6..12]), (pause(0)[12..18].to_vec(), &mac[..]));
+        assert!(before.len() + after.len() >= sent);
+    }
+    let (off, on) = (rig.softnic.stat("tx_xoff"), rig.softnic.stat("tx_xon"));
+    assert!(off > 0 && on > 0);
+    assert_eq!(counted(&mut rig, "tx_xoff_packets"), off);
+    assert_eq!(counted(&mut rig, "tx_xon_packets"), on);
+    rig.end();
+}
+
+/// What the registers say is what was asked for (82599 datasheet 3.7.7.3).
 #[test]
 fn flow_control_is_set_reported_and_survives_a_restart() {
     let mut rig = Rig::new(Offloads::default());

@@ -85,6 +85,7 @@ pub(crate) struct Setup {
     pub(crate) when_full: WhenFull,
     /// Softnic moves frames by itself, in a thread; else whenever the test looks.
     pub(crate) moving: bool,
+    pub(crate) share_pages: bool,
 }
 
 impl Setup {
@@ -98,7 +99,7 @@ impl Setup {
             offloads,
             ..PortConfig::default()
         };
-        Self { config, when_full: WhenFull::Drop, moving: false }
+        Self { config, when_full: WhenFull::Drop, moving: false, share_pages: true }
     }
 
     pub(crate) fn queues(mut self, count: u16) -> Self {
@@ -127,7 +128,7 @@ impl Setup {
         let pool = MbufPool::new(&memory, &config).unwrap();
         let cable = Cable::default();
         let plug = Box::new(Plug { cable: cable.clone(), out: FrameBuffer::new(), front: None });
-        let manner = Manner { share_pages: true, busy: false };
+        let manner = Manner { share_pages: self.share_pages, busy: false };
         let mut softnic = Softnic::plugged(plug, self.when_full, manner, false);
         if self.moving {
             softnic.move_frames();

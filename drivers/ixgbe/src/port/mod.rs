@@ -390,8 +390,8 @@ impl Port for IxgbePort {
 
     fn fault(&self) -> Option<String> {
         let running = self.running.as_ref()?;
-        let up = || link::look(&self.bar).up;
-        running.watch.borrow_mut().look(&self.bar, up)
+        let can_send = || link::look(&self.bar).up && !link::is_paused(&self.bar);
+        running.watch.borrow_mut().look(&self.bar, can_send)
     }
 
     fn removed(&self) -> bool {
