@@ -270,8 +270,7 @@ impl Device {
             at::RDT | at::RDT_HI => {
                 self.doorbells.rdt += 1;
                 if self.identity.full_rings {
-                    self.receive(LONGEST_RING);
-                    self.after_burst();
+                    self.fill();
                 }
             }
             at::TDT => {
@@ -371,6 +370,13 @@ impl Device {
             self.until_scan = 0;
         }
         moved
+    }
+
+    /// Receives until no descriptor is free, or the wire has no more. With full rings each write of
+    /// RDT does so; a driver that writes it before it switches the receiver on needs one more.
+    pub fn fill(&mut self) {
+        self.receive(LONGEST_RING);
+        self.after_burst();
     }
 
     /// How many frames `poll` may still have to move by itself.
