@@ -16,8 +16,7 @@
 # doorbells, and QEMU waits for these. A plugin counts what runs on CPU 1.
 
 SOFTNIC_PID=
-COUNTING_PLUGIN=  # the plugin, built
-COUNTING_PROFILE= # where it puts what it has counted
+COUNTING_PLUGIN= # the plugin, built; it counts when there is a file $RUN/order
 
 # softnic_build: the program, and a payload with what its scenarios run in the guest.
 softnic_build() {
@@ -95,7 +94,7 @@ counting_arguments() {
     for n in 0 1; do
         args+=(-device "{\"driver\":\"vfio-user-pci\",\"id\":\"nic$n\",\"bus\":\"rp$n\",\"x-no-posted-writes\":true,\"socket\":{\"type\":\"unix\",\"path\":\"$RUN/softnic$n\"}}")
     done
-    args+=(-plugin "$COUNTING_PLUGIN,counters=$RUN/counters,out=$COUNTING_PROFILE,vcpu=1,windows=$WINDOWS,seconds=$WINDOW_S,warm=$WARM_FRAMES")
+    args+=(-plugin "$COUNTING_PLUGIN,counters=$RUN/counters,order=$RUN/order,vcpu=1,windows=$WINDOWS,seconds=$WINDOW_S,warm=$WARM_FRAMES")
 }
 
 # softnic_ctl WORDS…: a command for softnic.

@@ -3,16 +3,19 @@
  * address, in windows of time, beside the frames that a device model counted in the same windows.
  *
  *   cc -O2 -fPIC -shared -fvisibility=hidden -o user_instructions.so user_instructions.c -lpthread
- *   qemu-system-x86_64 … -plugin user_instructions.so,counters=PAGE,out=FILE[,vcpu=1][,windows=5]
+ *   qemu-system-x86_64 … -plugin user_instructions.so,counters=PAGE,order=ORDER[,vcpu=1][,windows=5]
  *                                                    [,seconds=2][,warm=300000]
  *
- * PAGE is the file of `packetboat-softnic --counters`. Windows begin once `warm` frames were sent.
- * FILE gets, when all windows are over:
+ * PAGE is the file of `packetboat-softnic --counters`. When a file ORDER appears, it is taken away; it
+ * has the name of a file for results. Windows begin once `warm` more frames were sent. When all are over
+ * that file appears, with
  *
  *   window N INSTRUCTIONS SENT RECEIVED RDT-WRITES TDT-WRITES RX-FAULTS BAD-DESCRIPTORS MILLISECONDS
  *   all      the same, from the first to the last
  *   at ADDRESS INSTRUCTIONS BYTES     addresses that ran once in 100,000 frames or more; both in hex
  *   end OVERFLOW                      instructions for whose address there was no room
+ *
+ * and the next ORDER can come, for another program in the same guest.
  *
  * Debian ships no qemu-plugin.h, so what is used of it is declared here: plugin API version 7 (QEMU 11).
  * QEMU refuses a plugin of a version that it doesn't know.
@@ -66,7 +69,7 @@ extern void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plug
 /* ---- Settings */
 
 static const char *counters_path;
-static const char *out_path;
+static const char *order_path;
 static unsigned vcpu = 1;
 static int windows = 5;
 static double seconds = 2;
@@ -100,19 +103,19 @@ static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t slot_of(uint64_t address, const struct qemu_plugin_insn *instruction)
 {
     uint32_t at = (uint32_t)((address * 0x9e3779b97f4a7c15ull) >> 42); /* 22 bits: a bucket */
-    while (table[at].key != 0) {
-        if (table[at].key == address + 1)
-            return table[at].slot;
+    while (table[at].key != 0 && table[at].key != address + 1)
         at = (at + 1) % BUCKETS;
+    if (table[at].key == 0) {
+        if (used == SLOTS)
+            return OVERFLOW_SLOT;
+        table[at].key = address + 1;
+        table[at].slot = used++;
     }
-    if (used == SLOTS)
-        return OVERFLOW_SLOT;
-    struct place *place = &places[used];
+    /* Another program may have other instructions in the same place: those of the last one stand here. */
+    struct place *place = &places[table[at].slot];
     place->address = address;
     place->len = (uint8_t)qemu_plugin_insn_data(instruction, place->bytes, LONGEST_INSTRUCTION);
-    table[at].key = address + 1;
-    table[at].slot = used;
-    return used++;
+    return table[at].slot;
 }
 
 /* QEMU has translated a block: each of its user-mode instructions is to count itself, whoever runs it. */
@@ -195,21 +198,20 @@ static uint64_t *histogram(uint32_t *len)
     return copy;
 }
 
-static void *measure(void *unused)
+static bool measure(const char *path)
 {
-    (void)unused;
-    while (model(SENT) < warm)
+    uint64_t begin = model(SENT) + warm;
+    while (model(SENT) < begin)
         sleep_for(0.02);
     sleep_for(0.5); /* until all that runs has been translated */
 
-    FILE *out = fopen(out_path, "w");
+    uint32_t len;
+    uint64_t *before = histogram(&len), *after = NULL;
+    FILE *out = fopen(path, "w");
+    bool done = false;
     struct moment first, from, to;
-    uint32_t len_before, len;
-    uint64_t *before = histogram(&len_before);
-    if (out == NULL || before == NULL) {
-        perror("user_instructions: out");
-        return NULL;
-    }
+    if (out == NULL || before == NULL)
+        goto end;
     take(&first);
     from = first;
     for (int n = 0; n < windows; n++) {
@@ -222,9 +224,9 @@ static void *measure(void *unused)
     }
     print(out, "all", &first, &to);
 
-    uint64_t *after = histogram(&len);
+    after = histogram(&len);
     if (after == NULL)
-        return NULL;
+        goto end;
     uint64_t frames = to.model[SENT] - first.model[SENT];
     for (uint32_t slot = FIRST_SLOT; slot < len; slot++) {
         uint64_t count = after[slot] - before[slot];
@@ -236,7 +238,42 @@ static void *measure(void *unused)
         fputc('\n', out);
     }
     fprintf(out, "end %" PRIu64 "\n", after[OVERFLOW_SLOT] - before[OVERFLOW_SLOT]);
-    fclose(out);
+    done = true;
+end:
+    if (out != NULL && fclose(out) != 0)
+        done = false;
+    free(before);
+    free(after);
+    return done;
+}
+
+/* Takes an order, if there is one: where results are to go. */
+static bool taken(char *path, size_t bytes)
+{
+    FILE *order = fopen(order_path, "r");
+    if (order == NULL)
+        return false;
+    bool good = fgets(path, (int)bytes, order) != NULL;
+    fclose(order);
+    path[good ? strcspn(path, "\n") : 0] = 0;
+    return unlink(order_path) == 0 && good;
+}
+
+static void *serve(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        char path[4096], new_path[sizeof path + 4];
+        if (!taken(path, sizeof path)) {
+            sleep_for(0.05);
+            continue;
+        }
+        snprintf(new_path, sizeof new_path, "%s.new", path);
+        if (!measure(new_path) || rename(new_path, path) != 0) {
+            fprintf(stderr, "user_instructions: %s: ", path);
+            perror(NULL);
+        }
+    }
     return NULL;
 }
 
@@ -250,8 +287,8 @@ static bool set(const char *word)
     size_t len = (size_t)(value++ - word);
     if (len == 8 && !strncmp(word, "counters", len))
         counters_path = value;
-    else if (len == 3 && !strncmp(word, "out", len))
-        out_path = value;
+    else if (len == 5 && !strncmp(word, "order", len))
+        order_path = value;
     else if (len == 4 && !strncmp(word, "vcpu", len))
         vcpu = (unsigned)atoi(value);
     else if (len == 7 && !strncmp(word, "windows", len))
@@ -270,12 +307,12 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int a
     (void)info;
     for (int n = 0; n < argc; n++) {
         if (!set(argv[n])) { /* argv stays valid as long as the plugin is loaded */
-            fprintf(stderr, "user_instructions: wanted counters=, out=, vcpu=, windows=, seconds= or warm=, found '%s'\n", argv[n]);
+            fprintf(stderr, "user_instructions: wanted counters=, order=, vcpu=, windows=, seconds= or warm=, found '%s'\n", argv[n]);
             return 1;
         }
     }
-    if (counters_path == NULL || out_path == NULL) {
-        fprintf(stderr, "user_instructions: wanted counters=PAGE and out=FILE\n");
+    if (counters_path == NULL || order_path == NULL) {
+        fprintf(stderr, "user_instructions: wanted counters=PAGE and order=ORDER\n");
         return 1;
     }
     int fd = open(counters_path, O_RDONLY | O_CLOEXEC);
@@ -291,5 +328,5 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int a
     total = (plugin_u64){ qemu_plugin_scoreboard_new(sizeof(uint64_t)), 0 };
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
     pthread_t thread;
-    return pthread_create(&thread, NULL, measure, NULL);
+    return pthread_create(&thread, NULL, serve, NULL);
 }
