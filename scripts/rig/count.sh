@@ -20,6 +20,8 @@ WARM_FRAMES=${WARM_FRAMES:-300000}
 COUNTS=$LOGS/counting
 DPDK_RUN='/dpdk/ld-linux-x86-64.so.2 --inhibit-cache --library-path /dpdk'
 DPDK_EAL='-n 1 --in-memory -d $(ls /dpdk/drivers/librte_mempool_ring.so*)'
+# testpmd has these linked; they must be the files that the loader finds.
+DPDK_NET='-d $(ls /dpdk/librte_bus_pci.so*) -d $(ls /dpdk/librte_net_ixgbe.so*)'
 
 # NAME: PROGRAM, CPU, PATH, and its command; NICS stands for the two -a options.
 ROWS=(ours-v2-lean ours-v2-full ours-v3-lean ours-v3-full dpdk-l2fwd dpdk-testpmd dpdk-testpmd-full ours-v2-lean-again)
@@ -30,7 +32,7 @@ row() {
         ours-v2-full) echo "packetboat l2fwd|x86-64-v2|full|packetboat-l2fwd-x86-64-v2 $ours --rx-checksum --scatter" ;;
         ours-v3-lean) echo "packetboat l2fwd|x86-64-v3|lean|packetboat-l2fwd-x86-64-v3 $ours" ;;
         ours-v3-full) echo "packetboat l2fwd|x86-64-v3|full|packetboat-l2fwd-x86-64-v3 $ours --rx-checksum --scatter" ;;
-        dpdk-l2fwd) echo "DPDK l2fwd|corei7|vector|$DPDK_RUN /dpdk/l2fwd -l 1 $DPDK_EAL NICS -- -p 0x3 -q 2 -P -T 0" ;;
+        dpdk-l2fwd) echo "DPDK l2fwd|corei7|vector|$DPDK_RUN /dpdk/l2fwd -l 1 $DPDK_EAL $DPDK_NET NICS -- -p 0x3 -q 2 -P -T 0" ;;
         dpdk-testpmd) echo "DPDK testpmd|corei7|vector|$DPDK_RUN /dpdk/testpmd -l 0-1 $DPDK_EAL NICS -- --forward-mode=mac --auto-start --total-num-mbufs=6144" ;;
         dpdk-testpmd-full) echo "DPDK testpmd|corei7|scattered RX, full TX|$DPDK_RUN /dpdk/testpmd -l 0-1 $DPDK_EAL NICS -- --forward-mode=mac --auto-start --total-num-mbufs=6144 --enable-rx-cksum --enable-scatter --tx-offloads=0x8000" ;;
         *) return 1 ;;
