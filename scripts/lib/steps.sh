@@ -61,6 +61,11 @@ _watch() {
     run "$@" 2>&1 </dev/null | tee "$STEP_LOG"
     code=${PIPESTATUS[0]}
     cat "$STEP_LOG" >>"$LOGS/$PART.log"
+    # As root, a program that replaces the file it writes to takes this one from all that follow.
+    if [[ ! -c /dev/null ]]; then
+        say "wanted the device /dev/null, found that the command above has replaced it. Run: rm -f /dev/null && mknod -m 666 /dev/null c 1 3"
+        return 1
+    fi
     return "$code"
 }
 

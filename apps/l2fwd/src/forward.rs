@@ -30,14 +30,7 @@ pub(crate) fn forward(
     while !stop.is_set() {
         let mut turn = Turn::default();
         for lane in &mut *lanes {
-            for rx in &mut lane.rx {
-                rx.receive(&mut burst);
-                turn.polled(burst.len());
-                for frame in burst.iter_mut() {
-                    lane.rewrite.apply(frame);
-                }
-                lane.tx.send(&mut burst); // takes all; what its queue has no room for is counted
-            }
+            lane.forward(&mut burst, &mut turn);
         }
         clock.turn(turn.found != 0);
         lcore.add(&turn);
@@ -72,17 +65,13 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
     };
     queues(lanes, <dyn RxQueue>::arm_interrupt);
     // What came in between the last poll and now rings nobody.
+    let mut turn = Turn::default();
     for lane in &mut *lanes {
-        for rx in &mut lane.rx {
-            rx.receive(burst);
-        }
-        if !burst.is_empty() {
-            for frame in burst.iter_mut() {
-                lane.rewrite.apply(frame);
-            }
-            lane.tx.send(burst);
-            return queues(lanes, <dyn RxQueue>::disarm_interrupt);
-        }
+        lane.forward(burst, &mut turn);
+    }
+    lcore.add(&turn);
+    if turn.found != 0 {
+        return queues(lanes, <dyn RxQueue>::disarm_interrupt);
     }
     let start = Instant::now();
     sleeper.sleep(NAP);
@@ -100,10 +89,41 @@ pub(crate) struct Lane {
     pub(crate) rx: Vec<Box<dyn RxQueue>>,
     /// What is done to each frame.
     pub(crate) rewrite: Rewrite,
+    /// Frames may come in with checksums that aren't filled in (virtio), and the port that they go
+    /// to doesn't do that.
+    pub(crate) finish: bool,
     /// The port that frames go to.
     pub(crate) to: u16,
     /// This lcore's transmit queue of that port.
     pub(crate) tx: TxBuffer,
+}
+
+impl Lane {
+    /// A burst of each receive queue: received, changed, and handed on.
+    #[inline(always)]
+    fn forward(&mut self, burst: &mut Burst, turn: &mut Turn) {
+        for rx in &mut self.rx {
+            rx.receive(burst);
+            turn.polled(burst.len());
+            for frame in burst.iter_mut() {
+                self.rewrite.apply(frame);
+            }
+            if self.finish {
+                finish(burst);
+            }
+            self.tx.send(burst); // takes all; what its queue has no room for is counted
+        }
+    }
+}
+
+/// Fills in checksums that frames ask for. One for which that can't be done goes on asking, and is
+/// counted by the transmit queue, which refuses it.
+fn finish(burst: &mut Burst) {
+    for frame in burst.iter_mut().filter(|frame| frame.requests_any()) {
+        if let Err(error) = frame.fill_checksums() {
+            tracing::debug!("a checksum can't be filled in: {error}");
+        }
+    }
 }
 
 /// Length of an Ethernet header, in bytes.
@@ -187,6 +207,7 @@ mod tests {
                 from: from as u16,
                 rx: vec![wires[from].rx(&pool)],
                 rewrite: rewrite[from],
+                finish: false,
                 to: to as u16,
                 tx: TxBuffer::new(wires[to].tx(), burst_len),
             })
@@ -235,6 +256,55 @@ mod tests {
         }
     }
 
+    /// A queue for which a frame comes in just when it is armed.
+    #[derive(Debug)]
+    struct Late {
+        rx: Box<dyn RxQueue>,
+        wire: Wire,
+        coming: usize,
+    }
+
+    impl RxQueue for Late {
+        fn receive(&mut self, burst: &mut Burst) {
+            self.rx.receive(burst);
+        }
+
+        fn arm_interrupt(&mut self) {
+            if let Some(left) = self.coming.checked_sub(1) {
+                self.coming = left;
+                self.wire.arrive(testing::frame(0, left));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_come_while_an_lcore_goes_to_sleep_are_counted_and_keep_it_awake() {
+        let pool = testing::pool(64);
+        let wires = [Wire::new(64), Wire::new(64)];
+        let late = Late { rx: wires[0].rx(&pool), wire: wires[0].clone(), coming: 5 };
+        let mut lanes = [Lane {
+            from: 0,
+            rx: vec![Box::new(late), wires[0].rx(&pool)],
+            rewrite: Rewrite::Keep,
+            finish: false,
+            to: 1,
+            tx: TxBuffer::new(wires[1].tx(), 32),
+        }];
+        let counters = LcoreCounters::default();
+        let sleeper = Sleeper::new(std::iter::empty()).unwrap().unwrap();
+        let mut burst = Burst::with_limit(32);
+        for n in 1..=5 {
+            sleep(&mut lanes, &mut burst, &counters, &sleeper);
+            let read = counters.read();
+            assert_eq!((read.frames, read.found, read.polls), (n, n, 2 * n));
+            assert_eq!(counters.sleeps.get(), 0);
+        }
+        sleep(&mut lanes, &mut burst, &counters, &sleeper);
+        assert_eq!((counters.read().frames, counters.sleeps.get()), (5, 1));
+        lanes[0].tx.drain();
+        assert_eq!(wires[1].take_sent().len(), 5);
+    }
+
     #[test]
     fn a_frame_shorter_than_a_header_is_left_alone() {
         let pool = testing::pool(1);
@@ -242,5 +312,31 @@ mod tests {
         frame.append(13).unwrap().fill(7);
         Rewrite::for_port(0, PORT_MAC).apply(&mut frame);
         assert_eq!(frame.data(), [7; 13]);
+    }
+
+    #[test]
+    fn checksums_that_the_next_port_does_not_fill_in_are_filled_in() {
+        use packetboat::mbuf::{TxFlags, TxLengths, TxRequest};
+        let pool = testing::pool(2);
+        let mut burst = Burst::new();
+        for segment in [0, 100] {
+            let mut frame = pool.alloc().unwrap();
+            let header = [0x45, 0, 0, 240, 0, 1, 0, 0, 64, 6, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+            frame.append(14).unwrap().fill(0);
+            frame.append(20).unwrap().copy_from_slice(&header);
+            frame.append(220).unwrap().fill(0x3c);
+            let kind = if segment == 0 { TxFlags::TCP_CHECKSUM } else { TxFlags::TCP_SEGMENT };
+            let lengths = TxLengths::new(14, 20, 20).unwrap().segment(segment);
+            frame.request(TxRequest { flags: TxFlags::IPV4 | kind, lengths }).unwrap();
+            burst.push(frame).unwrap();
+        }
+        finish(&mut burst);
+        let asks: Vec<bool> = burst.as_slice().iter().map(Mbuf::requests_any).collect();
+        assert_eq!(asks, [false, true], "segments aren't cut here");
+        let data = burst.as_slice()[0].data();
+        let addresses = data[26..34].try_into().unwrap();
+        let mut sum = packetboat::net::ipv4_pseudo_header(addresses, 6, 220);
+        sum.add(&data[34..]);
+        assert_eq!(sum.checksum().get(), 0);
     }
 }

@@ -48,11 +48,7 @@ const KINDS: [Kind; 4] = [
     Kind { name: "lean, generator and checker", wire: "gen:size=60,flows=64", full: false },
     Kind { name: "full, generator and checker", wire: "gen:size=60,flows=64", full: true },
     Kind { name: "lean, reflect", wire: "reflect", full: false },
-    Kind {
-        name: "lean, generator and checker, again",
-        wire: "gen:size=60,flows=64",
-        full: false,
-    },
+    Kind { name: "lean, generator and checker, again", wire: "gen:size=60,flows=64", full: false },
 ];
 
 fn main() {
@@ -161,7 +157,8 @@ impl Row {
             true => MemoryConfig { total_mib: Some(MEMORY_MIB), ..MemoryConfig::default() },
             false => MemoryConfig::no_huge(MEMORY_MIB),
         };
-        let memory = Memory::reserve(&config).expect("memory; where hugepages are wanting: --no-huge");
+        let memory =
+            Memory::reserve(&config).expect("memory; where hugepages are wanting: --no-huge");
         let pool = MbufPool::new(&memory, &MbufPoolConfig::new("mbufs", 4096)).unwrap();
         let softnics = Softnic::pair(kind.wire);
         let mut row = Self {
@@ -238,8 +235,11 @@ impl Row {
         let driver = |share| quantile(share, |sample| sample.driver);
         let device_ns = quantile(0.5, |sample| sample.device) * 1e9 / tsc::hz() as f64;
         let wrong = ["gen_lost", "gen_reordered", "gen_duplicates", "gen_corrupt", "gen_alien"];
-        let wrong: u64 =
-            self.softnics.iter().map(|nic| wrong.iter().map(|name| nic.stat(name)).sum::<u64>()).sum();
+        let wrong: u64 = self
+            .softnics
+            .iter()
+            .map(|nic| wrong.iter().map(|name| nic.stat(name)).sum::<u64>())
+            .sum();
         println!(
             "{}\t{}\t{:.1}\t{:.1}\t{:.1}\t{device_ns:.0}\t{:.2}\t{wrong}",
             self.kind.name,

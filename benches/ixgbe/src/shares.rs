@@ -41,7 +41,8 @@ fn run(arguments: &[String]) -> Result<String, String> {
         return Err(format!("wanted PROFILE MAPS ROOT…, found {} of them", files.len()));
     };
     let read = |path: &str| {
-        std::fs::read_to_string(path).map_err(|error| format!("wanted to read {path}, found: {error}"))
+        std::fs::read_to_string(path)
+            .map_err(|error| format!("wanted to read {path}, found: {error}"))
     };
     let profile = Profile::parse(&read(profile)?)?;
     let mut functions = Vec::new();
@@ -56,7 +57,8 @@ fn run(arguments: &[String]) -> Result<String, String> {
     let mut text = profile.windows.line(&costs);
     for cost in costs.iter().filter(|cost| cost.per_frame(&profile.windows) >= 0.01) {
         let each = cost.per_frame(&profile.windows);
-        text += &format!("# {each:7.2} {:12} {} {}\n", cost.part.to_string(), cost.object, cost.name);
+        text +=
+            &format!("# {each:7.2} {:12} {} {}\n", cost.part.to_string(), cost.object, cost.name);
     }
     Ok(text)
 }
@@ -263,7 +265,9 @@ fn functions_of(file: &Path, object: &Object) -> Result<Vec<Function>, String> {
         }
     }
     for line in readelf("--debug-dump=frames")?.lines() {
-        let Some((_, range)) = line.split_once(" FDE ").and_then(|(_, rest)| rest.split_once("pc=")) else {
+        let Some((_, range)) =
+            line.split_once(" FDE ").and_then(|(_, rest)| rest.split_once("pc="))
+        else {
             continue;
         };
         if let Some((from, to)) = range.trim().split_once("..")
@@ -424,7 +428,10 @@ end 0
     fn a_profile_that_is_cut_off_is_none() {
         let (cut, _) = PROFILE.split_once("end").unwrap();
         assert!(Profile::parse(cut).is_err());
-        assert!(Profile::parse(&PROFILE.replace("end 0", "end 7")).is_err(), "addresses are missing");
+        assert!(
+            Profile::parse(&PROFILE.replace("end 0", "end 7")).is_err(),
+            "addresses are missing"
+        );
     }
 
     #[test]

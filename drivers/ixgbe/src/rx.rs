@@ -343,6 +343,11 @@ impl<P: Path> IxgbeRx<P> {
         self.stopped = true;
     }
 
+    /// It wasn't turned off after all.
+    pub(crate) fn resume(&mut self) {
+        self.stopped = false;
+    }
+
     /// The queue was turned off: the device uses none of its buffers. It starts anew, at the first
     /// descriptor; the caller turns it on and rings.
     pub(crate) fn restart(&mut self) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use packetboat::memory::IovaMode;
-use packetboat::port::PortError;
+use packetboat::port::{Capabilities, Offloads, PortError};
 use virtio_bindings::virtio_config as config;
 use virtio_bindings::virtio_net as net;
 use virtio_bindings::virtio_ring as ring;
@@ -21,6 +21,12 @@ macro_rules! features {
     };
 }
 features! {
+    CSUM = net::VIRTIO_NET_F_CSUM, "VIRTIO_NET_F_CSUM";
+    GUEST_CSUM = net::VIRTIO_NET_F_GUEST_CSUM, "VIRTIO_NET_F_GUEST_CSUM";
+    GUEST_TSO4 = net::VIRTIO_NET_F_GUEST_TSO4, "VIRTIO_NET_F_GUEST_TSO4";
+    GUEST_TSO6 = net::VIRTIO_NET_F_GUEST_TSO6, "VIRTIO_NET_F_GUEST_TSO6";
+    HOST_TSO4 = net::VIRTIO_NET_F_HOST_TSO4, "VIRTIO_NET_F_HOST_TSO4";
+    HOST_TSO6 = net::VIRTIO_NET_F_HOST_TSO6, "VIRTIO_NET_F_HOST_TSO6";
     MTU = net::VIRTIO_NET_F_MTU, "VIRTIO_NET_F_MTU";
     MAC = net::VIRTIO_NET_F_MAC, "VIRTIO_NET_F_MAC";
     MRG_RXBUF = net::VIRTIO_NET_F_MRG_RXBUF, "VIRTIO_NET_F_MRG_RXBUF";
@@ -37,7 +43,7 @@ features! {
 }
 
 impl Features {
-    /// All that this driver knows how to use.
+    /// All that this driver uses whenever it is offered.
     pub const SUPPORTED: Self = Self(
         Self::MTU.0
             | Self::MAC.0
@@ -53,6 +59,46 @@ impl Features {
             | Self::VERSION_1.0
             | Self::ACCESS_PLATFORM.0,
     );
+
+    /// What a port with these offloads uses besides, of what is offered. Nothing that isn't asked
+    /// for: each bit of it lets the device hand over frames that have to be looked at.
+    pub(crate) fn for_offloads(self, wanted: &Offloads) -> Self {
+        let mut chosen = Self::default();
+        if wanted.rx_checksum || wanted.rx_lro {
+            chosen = chosen.with(Self::GUEST_CSUM);
+        }
+        // 5.1.3.1: long frames need checksums; and room for them, which single buffers aren't.
+        if wanted.rx_lro && self.has(Self::GUEST_CSUM) && self.has(Self::MRG_RXBUF) {
+            chosen = chosen.with(Self::GUEST_TSO4).with(Self::GUEST_TSO6);
+        }
+        if wanted.tx_checksum || wanted.tx_segment {
+            chosen = chosen.with(Self::CSUM);
+        }
+        if wanted.tx_segment && self.has(Self::CSUM) {
+            chosen = chosen.with(Self::HOST_TSO4).with(Self::HOST_TSO6);
+        }
+        self.and(chosen)
+    }
+
+    /// What a port on a device that offers these can do for the program.
+    pub(crate) fn capabilities(self) -> Capabilities {
+        let all = self.for_offloads(&Offloads {
+            rx_checksum: true,
+            rx_lro: true,
+            tx_checksum: true,
+            tx_segment: true,
+            ..Offloads::default()
+        });
+        let any = |one, other| all.has(one) || all.has(other);
+        Capabilities {
+            rx_checksum: all.has(Self::GUEST_CSUM),
+            rx_scatter: self.has(Self::MRG_RXBUF),
+            rx_lro: any(Self::GUEST_TSO4, Self::GUEST_TSO6),
+            tx_checksum: all.has(Self::CSUM),
+            tx_segment: any(Self::HOST_TSO4, Self::HOST_TSO6),
+            ..Capabilities::default()
+        }
+    }
 
     /// From the device's words, low 32 bits first.
     #[must_use]
@@ -117,6 +163,7 @@ pub(crate) fn choose(
     device: &str,
     offered: Features,
     iova_mode: IovaMode,
+    wanted: &Offloads,
 ) -> Result<Features, PortError> {
     let missing = |what: &str, name: &str, why: &str| PortError::Unsupported {
         device: device.to_owned(),
@@ -139,7 +186,7 @@ pub(crate) fn choose(
             "its DMA would go past the IOMMU; with QEMU: iommu_platform=on",
         ));
     }
-    let mut chosen = offered.and(Features::SUPPORTED);
+    let mut chosen = offered.and(Features::SUPPORTED).with(offered.for_offloads(wanted));
     // Both are commands, and a device without the queue for them can't take any.
     if !chosen.has(Features::CTRL_VQ) {
         chosen = chosen.without(Features::CTRL_RX).without(Features::MQ);
@@ -152,6 +199,10 @@ mod tests {
     use super::*;
 
     const NEEDED: u64 = Features::VERSION_1.0 | Features::ACCESS_PLATFORM.0;
+
+    fn choose(device: &str, offered: Features, mode: IovaMode) -> Result<Features, PortError> {
+        super::choose(device, offered, mode, &Offloads::default())
+    }
 
     #[test]
     fn what_is_missing_is_named() {
@@ -167,5 +218,22 @@ mod tests {
         let offered = Features(NEEDED | Features::MQ.0 | Features::CTRL_RX.0 | 1 | 1 << 60);
         assert_eq!(choose("dev", offered, IovaMode::Va).unwrap(), Features(NEEDED));
         assert_eq!(choose("dev", Features(!0), IovaMode::Va).unwrap(), Features::SUPPORTED);
+    }
+
+    #[test]
+    fn offloads_are_taken_when_they_are_asked_for_and_their_base_is_there() {
+        let rx = Offloads { rx_lro: true, ..Offloads::default() };
+        let tx = Offloads { tx_segment: true, ..Offloads::default() };
+        let all = Features(!0);
+        let guest = Features::GUEST_TSO4.with(Features::GUEST_TSO6).with(Features::GUEST_CSUM);
+        let host = Features::HOST_TSO4.with(Features::HOST_TSO6).with(Features::CSUM);
+        assert_eq!(all.for_offloads(&Offloads::default()), Features(0));
+        assert_eq!((all.for_offloads(&rx), all.for_offloads(&tx)), (guest, host));
+        let without = |base| all.without(base).for_offloads(&rx).bits();
+        assert_eq!(without(Features::GUEST_CSUM), 0);
+        assert_eq!(without(Features::MRG_RXBUF), Features::GUEST_CSUM.0);
+        assert_eq!(all.without(Features::CSUM).for_offloads(&tx), Features(0));
+        assert!(!all.without(Features::MRG_RXBUF).capabilities().rx_lro);
+        assert!(all.capabilities().rx_lro && all.capabilities().tx_segment);
     }
 }

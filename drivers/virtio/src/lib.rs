@@ -14,6 +14,7 @@ mod features;
 pub mod fuzz;
 mod gate;
 mod header;
+mod offload;
 mod port;
 mod queues;
 mod ring;

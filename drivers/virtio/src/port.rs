@@ -8,19 +8,20 @@ use packetboat::mbuf::MbufPool;
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues,
+    Capabilities, DescriptorLimits, Link, Offloads, Port, PortConfig, PortError, PortInfo,
+    PortStats, Queues,
 };
 
 use crate::control::{ALL_MULTICAST, Command, ControlQueue, PROMISCUOUS, QUEUE_PAIRS};
 use crate::features::{Features, choose};
 use crate::gate::{Gate, Passage};
 use crate::header::HEADER_BYTES;
-use crate::queues::{self, Parts, Path};
+use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rx::OwnRx;
 use crate::setup::{self, Counters, DEFAULT_DESCRIPTORS, largest_power_of_two, local_mac};
 use crate::transport::{NetConfig, PciTransport, status};
-use crate::tx::{OwnTx, Tables};
+use crate::tx::OwnTx;
 
 /// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
 const FRAME_OVERHEAD_BYTES: u32 = 18;
@@ -44,6 +45,7 @@ struct Running {
 pub(crate) struct VirtioPort {
     transport: PciTransport,
     memory: Arc<Memory>,
+    offered: Features,
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
@@ -64,7 +66,9 @@ impl VirtioPort {
         transport.reset()?;
         transport.add_status(status::ACKNOWLEDGE);
         transport.add_status(status::DRIVER);
-        let features = choose(transport.name(), transport.offered()?, memory.iova_mode())?;
+        let offered = transport.offered()?;
+        let none = Offloads::default();
+        let features = choose(transport.name(), offered, memory.iova_mode(), &none)?;
         let config = transport.net_config(features)?;
         let limits = |index| setup::limits(transport.queue_size_max(index), DEFAULT_DESCRIPTORS);
         let (rx_limits, tx_limits) = (limits(0), limits(1));
@@ -92,6 +96,7 @@ impl VirtioPort {
             mtu: config.mtu.unwrap_or(DEFAULT_MTU),
             transport,
             memory: memory.clone(),
+            offered,
             features,
             max_queue_pairs,
             rx_limits,
@@ -125,7 +130,8 @@ impl VirtioPort {
         self.transport.reset()?;
         self.transport.add_status(status::ACKNOWLEDGE);
         self.transport.add_status(status::DRIVER);
-        let features = choose(&device, self.transport.offered()?, self.memory.iova_mode())?;
+        let (offered, iova_mode) = (self.transport.offered()?, self.memory.iova_mode());
+        let features = choose(&device, offered, iova_mode, &config.offloads)?;
         self.transport.accept(features)?;
         // Read anew: where the control queue stands depends on it, and it may have changed.
         let NetConfig { max_queue_pairs, .. } = self.transport.net_config(features)?;
@@ -158,23 +164,17 @@ impl VirtioPort {
             let index = 2 * pair + 1;
             let size = self.size(config.tx_descriptors, index, self.tx_limits);
             let (memory, doorbell) = self.queue(path, index, size, shown)?;
-            let tables = match path.indirect {
-                true => {
-                    let name = format!("{device} tables {index}");
-                    let node = self.transport.device().numa_node();
-                    let tables = Tables::new(&self.memory, &name, node, size)?;
-                    shown.push(tables.area().clone());
-                    Some(tables)
-                }
-                false => None,
-            };
+            let name = format!("{device} virtqueue {index}");
+            let node = self.transport.device().numa_node();
+            let extras = Extras::new(path, &self.memory, &name, node, size, header.clone())?;
+            shown.extend(extras.areas());
             let parts = Parts {
                 memory: &memory,
                 doorbell,
                 counters: counters.clone(),
                 passage: Passage::new(&self.gate),
             };
-            tx.push(queues::transmit_queue(path, parts, header.clone(), tables)?);
+            tx.push(queues::transmit_queue(path, parts, extras)?);
         }
         tracing::info!("{device}: virtio-net over PCI, {path}");
         let mut control = None;
@@ -260,6 +260,7 @@ impl Port for VirtioPort {
         }
         let device = self.name();
         setup::check(&device, config, self.max_queue_pairs, self.rx_limits, self.tx_limits)?;
+        config.offloads.check(&device, &self.capabilities())?;
         self.counters.resize(config.rx_queues, config.tx_queues);
         self.config = Some(config.clone());
         Ok(())
@@ -339,6 +340,17 @@ impl Port for VirtioPort {
 
     fn stats(&self) -> PortStats {
         self.counters.read()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.offered.capabilities()
+    }
+
+    fn paths(&self) -> String {
+        self.running
+            .as_ref()
+            .map(|running| Path::of(running.features).to_string())
+            .unwrap_or_default()
     }
 
     fn fault(&self) -> Option<String> {

@@ -195,7 +195,7 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
                         None => break,
                     }
                 }
-                if !self.ring.has_more(left) {
+                if burst.room() == 0 || !self.ring.has_more(left) {
                     break;
                 }
             }

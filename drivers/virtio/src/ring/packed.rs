@@ -178,8 +178,11 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     /// There is no count of them: at most all that it has, and none if not the next one.
     #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
-        let has = self.size - self.free();
-        Ok(if self.has_more(has) { has } else { 0 })
+        // Its flags first: an empty ring is left without counting.
+        if self.next_used().is_none() && !(IN_ORDER && self.batch.is_some()) {
+            return Ok(0);
+        }
+        Ok(self.size - self.free())
     }
 
     #[inline(always)]

@@ -14,7 +14,8 @@ use packetboat::mbuf::{MbufPool, Quiesced};
 use packetboat::memory::{DmaListener, DmaRegion, ListenerError, Memory};
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues,
+    Capabilities, DescriptorLimits, Link, Offloads, Port, PortConfig, PortError, PortInfo,
+    PortStats, Queues,
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK};
 
@@ -23,11 +24,11 @@ use super::session::{MAX_REGIONS, QueueSetup, Session, SharedMemory};
 use super::socket::{Endpoint, SocketError};
 use crate::features::Features;
 use crate::gate::{Gate, Passage};
-use crate::queues::{self, Parts, Path};
+use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rx::OwnRx;
 use crate::setup::{self, Counters, local_mac};
-use crate::tx::{OwnTx, Tables};
+use crate::tx::OwnTx;
 
 /// Between two attempts to get a back end again, or to start one anew.
 const RETRY: Duration = Duration::from_millis(200);
@@ -84,6 +85,7 @@ pub(crate) struct VhostPort {
     memory: Arc<Memory>,
     /// Keeps memory from growing as long as the port is there.
     _no_more: Arc<NoMore>,
+    offered: Features,
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
@@ -125,7 +127,8 @@ impl VhostPort {
         };
         let endpoint = endpoint.map_err(|error| device_error(said(&error)))?;
         let mut session = connect(&endpoint, &options).map_err(device_error)?;
-        let features = choose(&name, session.offered, &options)?;
+        let offered = session.offered;
+        let features = choose(&name, offered, &options, &Offloads::default())?;
         let config = session.net_config(features).map_err(|error| device_error(said(&error)))?;
         let max_queue_pairs = options.queues.min(session.queue_pairs);
         if max_queue_pairs < options.queues {
@@ -144,6 +147,7 @@ impl VhostPort {
             session: Some(session),
             memory: memory.clone(),
             _no_more: no_more,
+            offered,
             features,
             max_queue_pairs,
             config: None,
@@ -195,18 +199,12 @@ impl VhostPort {
         for (pair, counters) in (0..).zip(&self.counters.tx) {
             let index = 2 * pair + 1;
             let (memory, doorbell) = self.queue(path, index, tx_size, running)?;
-            let tables = match path.indirect {
-                true => {
-                    let name = format!("{name} tables {index}");
-                    let tables = Tables::new(&self.memory, &name, None, tx_size)?;
-                    running.shown.push(tables.area().clone());
-                    Some(tables)
-                }
-                false => None,
-            };
+            let name = format!("{name} virtqueue {index}");
+            let extras = Extras::new(path, &self.memory, &name, None, tx_size, header.clone())?;
+            running.shown.extend(extras.areas());
             let passage = Passage::new(&running.gate);
             let parts = Parts { memory: &memory, doorbell, counters: counters.clone(), passage };
-            tx.push(queues::transmit_queue(path, parts, header.clone(), tables)?);
+            tx.push(queues::transmit_queue(path, parts, extras)?);
         }
         // DPDK's back end wants the queues in order of their numbers.
         running.queues.sort_by_key(|queue| queue.0);
@@ -367,6 +365,7 @@ impl Port for VhostPort {
             return Err(self.state_error("be configured", "running"));
         }
         setup::check(&self.name, config, self.max_queue_pairs, self.limits, self.limits)?;
+        config.offloads.check(&self.name, &self.capabilities())?;
         self.counters.resize(config.rx_queues, config.tx_queues);
         self.config = Some(config.clone());
         Ok(())
@@ -391,7 +390,8 @@ impl Port for VhostPort {
                 self.session.insert(session).offered
             }
         };
-        self.features = choose(&self.name, offered, &self.options)?;
+        self.features = choose(&self.name, offered, &self.options, &config.offloads)?;
+        self.offered = offered;
         let mut running = Running {
             features: self.features,
             gate: Arc::default(),
@@ -473,6 +473,21 @@ impl Port for VhostPort {
         self.counters.read()
     }
 
+    fn capabilities(&self) -> Capabilities {
+        let usable = match self.options.mergeable {
+            Wish::Off => self.offered.without(Features::MRG_RXBUF),
+            Wish::On | Wish::IfOffered => self.offered,
+        };
+        usable.capabilities()
+    }
+
+    fn paths(&self) -> String {
+        self.running
+            .as_ref()
+            .map(|running| Path::of(running.features).to_string())
+            .unwrap_or_default()
+    }
+
     fn fault(&self) -> Option<String> {
         self.lost.clone()
     }
@@ -531,7 +546,12 @@ fn said(error: &dyn std::error::Error) -> String {
 }
 
 /// Picks what to use of what the back end offers.
-fn choose(device: &str, offered: Features, options: &Options) -> Result<Features, PortError> {
+fn choose(
+    device: &str,
+    offered: Features,
+    options: &Options,
+    wanted: &Offloads,
+) -> Result<Features, PortError> {
     let missing = |feature: Features, why: &str| PortError::Unsupported {
         device: device.to_owned(),
         what: format!("use {feature:?}"),
@@ -566,5 +586,9 @@ fn choose(device: &str, offered: Features, options: &Options) -> Result<Features
     if options.queues > 1 && offered.has(Features::MQ) {
         chosen = chosen.with(Features::MQ);
     }
-    Ok(chosen)
+    let usable = match chosen.has(Features::MRG_RXBUF) {
+        true => offered,
+        false => offered.without(Features::MRG_RXBUF),
+    };
+    Ok(chosen.with(usable.for_offloads(wanted)))
 }

@@ -44,6 +44,13 @@ pub(crate) const ALL: u64 = F_MRG_RXBUF
     | F_PACKED
     | F_IN_ORDER;
 
+/// Checksums and long TCP frames, both ways; not in [`ALL`], as they are taken when asked for.
+pub(crate) const F_CSUM: u64 = 1 << 0;
+pub(crate) const F_GUEST_CSUM: u64 = 1 << 1;
+pub(crate) const F_GUEST_TSO: u64 = 1 << 7 | 1 << 8;
+pub(crate) const F_HOST_TSO: u64 = 1 << 11 | 1 << 12;
+pub(crate) const OFFLOADS: u64 = F_CSUM | F_GUEST_CSUM | F_GUEST_TSO | F_HOST_TSO;
+
 const QUEUES: usize = 4;
 
 /// The test's hand on it.
@@ -143,11 +150,26 @@ impl BackEnd {
     /// Puts a frame into receive queue `pair`, over as many buffers as it takes; whether there were
     /// enough.
     pub(crate) fn receive(&self, pair: usize, frame: &[u8]) -> bool {
-        self.lock().receive(2 * pair, frame)
+        self.lock().receive(2 * pair, [0; 10], frame)
+    }
+
+    /// The same, with what its header says before `num_buffers`.
+    pub(crate) fn receive_as(&self, pair: usize, says: [u8; 10], frame: &[u8]) -> bool {
+        self.lock().receive(2 * pair, says, frame)
     }
 
     /// Takes all frames of transmit queue `pair`.
     pub(crate) fn transmitted(&self, pair: usize) -> Vec<Vec<u8>> {
+        let mut frames = self.transmitted_raw(pair);
+        for frame in &mut frames {
+            let header: Vec<u8> = frame.drain(..HEADER_BYTES).collect();
+            assert_eq!(header, [0; HEADER_BYTES], "asks for nothing");
+        }
+        frames
+    }
+
+    /// The same, with their headers in front.
+    pub(crate) fn transmitted_raw(&self, pair: usize) -> Vec<Vec<u8>> {
         self.lock().transmitted(2 * pair + 1)
     }
 
@@ -193,9 +215,10 @@ fn connect(path: &Path) -> UnixStream {
     }
 }
 
-/// A header without offloads, for a frame in `count` buffers.
-pub(crate) fn header(count: u16) -> [u8; HEADER_BYTES] {
+/// A header that says something, for a frame in `count` buffers.
+pub(crate) fn header(says: [u8; 10], count: u16) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
+    header[..10].copy_from_slice(&says);
     header[10..].copy_from_slice(&count.to_le_bytes());
     header
 }
@@ -214,7 +237,7 @@ impl State {
         self.features & F_MRG_RXBUF != 0
     }
 
-    fn receive(&mut self, queue: usize, frame: &[u8]) -> bool {
+    fn receive(&mut self, queue: usize, says: [u8; 10], frame: &[u8]) -> bool {
         let mergeable = self.mergeable();
         let ring = &mut self.queues[queue];
         let Some(memory) = &self.memory else { return false };
@@ -222,7 +245,7 @@ impl State {
             return false;
         }
         if let Some(packed) = &mut ring.packed {
-            return packed.receive(memory, frame, mergeable);
+            return packed.receive(memory, says, frame, mergeable);
         }
         let Some(split) = &mut ring.split else { return false };
         // As many buffers as the frame takes, or none.
@@ -246,7 +269,7 @@ impl State {
             }
             return false;
         }
-        let mut bytes = header(buffers.len() as u16).to_vec();
+        let mut bytes = header(says, buffers.len() as u16).to_vec();
         bytes.extend(frame);
         let mut bytes = &bytes[..];
         for (head, at, len) in buffers {
@@ -279,10 +302,6 @@ impl State {
                 split.add_used(memory, head, 0).unwrap();
                 frames.push(bytes);
             }
-        }
-        for frame in &mut frames {
-            let header: Vec<u8> = frame.drain(..HEADER_BYTES).collect();
-            assert_eq!(header, [0; HEADER_BYTES], "asks for nothing");
         }
         frames
     }

@@ -9,6 +9,7 @@
 mod backend;
 mod lies;
 mod loopback;
+mod offloads;
 mod packed;
 mod reconnect;
 mod rig;

@@ -5,10 +5,17 @@ use std::time::{Duration, Instant};
 use packetboat::mbuf::Burst;
 
 use crate::backend::{ALL, BackEnd, F_MRG_RXBUF, Meeting};
-use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of};
+use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of, none};
 
-const SETUP: Setup =
-    Setup { offered: ALL, arguments: "", mbufs: 256, descriptors: 16, pairs: 1, server: false };
+const SETUP: Setup = Setup {
+    offered: ALL,
+    arguments: "",
+    mbufs: 256,
+    descriptors: 16,
+    pairs: 1,
+    server: false,
+    offloads: none,
+};
 
 /// What an application does all the time: it polls its queues, and now and then asks for the link.
 /// Frames that arrive are counted.

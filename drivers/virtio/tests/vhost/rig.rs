@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig};
 use packetboat::memory::{Memory, MemoryConfig};
-use packetboat::port::{Port, PortConfig, PortError, QueueStats, Queues};
+use packetboat::port::{Offloads, Port, PortConfig, PortError, QueueStats, Queues};
 use packetboat_virtio::VHOST_USER;
 use tempfile::TempDir;
 
@@ -31,6 +31,13 @@ pub(crate) struct Setup {
     pub(crate) pairs: u16,
     /// The front end listens.
     pub(crate) server: bool,
+    /// What the port shall do for the program.
+    pub(crate) offloads: fn() -> Offloads,
+}
+
+/// Nothing.
+pub(crate) fn none() -> Offloads {
+    Offloads::default()
 }
 
 pub(crate) fn memory() -> Arc<Memory> {
@@ -68,6 +75,7 @@ impl Rig {
             tx_queues: setup.pairs,
             rx_descriptors: Some(setup.descriptors),
             tx_descriptors: Some(setup.descriptors),
+            offloads: (setup.offloads)(),
             ..PortConfig::default()
         };
         port.configure(&config).unwrap();
