@@ -105,8 +105,10 @@ impl Lane {
         for rx in &mut self.rx {
             rx.receive(burst);
             turn.polled(burst.len());
+            // A copy that no frame can change is looked at once, and kept in registers.
+            let rewrite = self.rewrite;
             for frame in burst.iter_mut() {
-                self.rewrite.apply(frame);
+                rewrite.apply(frame);
             }
             if self.finish {
                 finish(burst);

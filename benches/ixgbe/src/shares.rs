@@ -361,8 +361,8 @@ fn part_by_name(function: &Function) -> Part {
         } else {
             Part::Other
         }
-    } else if has(&["packetboat_l2fwd"]) {
-        Part::Application
+    } else if has(&["packetboat_l2fwd", "FnOnce9call_once", "FnOnce40call_once"]) {
+        Part::Application // its loop is inlined into the closure that a thread begins with
     } else if has(&["7mempool", "4ring", "4mbuf", "..mempool..", "..ring..", "..mbuf.."]) {
         Part::Pool
     } else if ["l2fwd", "testpmd"].contains(&function.object.as_str()) {
