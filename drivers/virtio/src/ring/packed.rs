@@ -11,8 +11,9 @@ use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Straight, Used, flags};
 /// `VIRTQ_DESC_F_AVAIL` and `VIRTQ_DESC_F_USED` (2.8.1).
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
-/// `RING_EVENT_FLAGS_DISABLE` and `RING_EVENT_FLAGS_DESC` (2.8.10), in the flags of an event
-/// suppression structure: the upper half of its word.
+/// `RING_EVENT_FLAGS_ENABLE`, `_DISABLE` and `_DESC` (2.8.10), in the flags of an event suppression
+/// structure: the upper half of its word.
+const ENABLE: u32 = 0;
 const DISABLE: u32 = 1;
 const DESC: u32 = 2;
 
@@ -282,6 +283,13 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     /// The entries follow one another, without NEXT (2.8.7).
     fn table_entry(_number: u16, _count: u16, at: Iova, len: u32) -> [u64; 2] {
         [at.0, second_word(len, 0, 0)]
+    }
+
+    fn listen(&mut self, on: bool) {
+        self.driver_events.store_release(if on { ENABLE } else { DISABLE } << 16);
+        if on {
+            order_dma_all();
+        }
     }
 
     #[inline(always)]

@@ -319,6 +319,19 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
         [at.0, second_word(len, more, next)]
     }
 
+    fn listen(&mut self, on: bool) {
+        match (self.event_index, on) {
+            (false, true) => self.driver_flags.store_release(0),
+            (false, false) => self.driver_flags.store_release(NO_INTERRUPT),
+            // At the next entry, or at the one that is farthest away.
+            (true, true) => self.used_event.store_release(self.next_used),
+            (true, false) => self.used_event.store_release(self.next_used.wrapping_sub(1)),
+        }
+        if on {
+            order_dma_all();
+        }
+    }
+
     #[inline(always)]
     fn publish(&mut self) {
         self.available_index.store_release(self.next_available);
