@@ -368,16 +368,19 @@ impl Port for VirtioPort {
     fn link(&mut self) -> Result<Link, PortError> {
         // A device without the status field is always up (5.1.4.2).
         let config = self.transport.net_config(self.features)?;
-        if config.announce && self.running.is_some() {
-            // Whoever forwards tells the network where it is with each frame; the device wants to
-            // know that it was heard (5.1.6.5.4.1).
-            self.command(Features::GUEST_ANNOUNCE, "be answered", ANNOUNCED, &[])?;
-            tracing::info!("{}: the device has moved, and was answered", self.name());
-        }
-        let up = config.link_up.unwrap_or(true);
         if self.transport.status() == status::GONE {
             return Ok(Link { up: false, speed_mbps: None, full_duplex: None });
         }
+        if config.announce && self.features.has(Features::GUEST_ANNOUNCE) && self.running.is_some()
+        {
+            // Whoever forwards tells the network where it is with each frame; the device wants to
+            // know that it was heard (5.1.6.5.4.1).
+            match self.command(Features::GUEST_ANNOUNCE, "be answered", ANNOUNCED, &[]) {
+                Ok(()) => tracing::info!("{}: the device has moved, and was answered", self.name()),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        let up = config.link_up.unwrap_or(true);
         Ok(Link { up, speed_mbps: None, full_duplex: None })
     }
 

@@ -7,6 +7,7 @@
 //! 2.7.14 and 2.8.20) ids are places, and there is no table of them at all.
 
 mod doorbell;
+mod ids;
 mod memory;
 mod packed;
 mod split;
