@@ -47,6 +47,7 @@ show_taps() { # SECONDS
     ((EUID == 0)) || die "wanted root for TAPs and namespaces, found user $(id -un). Run: sudo scripts/demo.sh"
     need_command ip iproute2
     need_command iperf3
+    need_command ping iputils-ping
     need_command jq
     title 'Two NICs in software, each wired to a namespace'
     say "namespace ${NETNS[0]} (198.18.0.1) -- TAP -- NIC 0 [l2fwd] NIC 1 -- TAP -- namespace ${NETNS[1]} (198.18.0.2)"

@@ -6,9 +6,10 @@
 mod device;
 
 use libfuzzer_sys::fuzz_target;
-use packetboat::mbuf::{Burst, MbufPool, MbufPoolConfig};
+use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig, TxFlags, TxLengths, TxRequest};
 use packetboat::memory::{Memory, MemoryConfig};
-use packetboat::port::{Offloads, PortConfig, Queues};
+use packetboat::net::MacAddress;
+use packetboat::port::{FlowControl, Offloads, Port, PortConfig, Queues};
 
 /// Bytes of the input, one after the other; zeros when there are no more.
 struct Input<'a>(&'a [u8]);
@@ -23,6 +24,61 @@ impl Input<'_> {
     fn word(&mut self) -> u64 {
         (0..8).fold(0, |word, _| word << 8 | u64::from(self.byte()))
     }
+
+    /// Up to `most` values that registers shall have.
+    fn lies(&mut self, most: u8) -> Vec<u32> {
+        (0..self.byte().min(most)).map(|_| self.word() as u32).collect()
+    }
+}
+
+/// Asks for anything; what the mbuf itself refuses isn't asked.
+fn ask(mbuf: &mut Mbuf, input: &mut Input<'_>) {
+    let mut flags = TxFlags::NONE;
+    let choice = input.byte();
+    for (bit, flag) in [
+        TxFlags::IPV4,
+        TxFlags::IPV6,
+        TxFlags::IP_CHECKSUM,
+        TxFlags::TCP_CHECKSUM,
+        TxFlags::SCTP_CHECKSUM,
+        TxFlags::TCP_SEGMENT,
+        TxFlags::UDP_SEGMENT,
+        TxFlags::OUTER_IP_CHECKSUM,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if choice >> bit & 1 != 0 {
+            flags |= flag;
+        }
+    }
+    let lengths = input.word().to_le_bytes();
+    let [l2, l3, l4, segment_low, segment_high, tag, ..] = lengths;
+    if let Some(lengths) = TxLengths::new(l2 & 0x7f, l3.into(), l4) {
+        let lengths = lengths.segment(u16::from_le_bytes([segment_low, segment_high]));
+        let _ = mbuf.request(TxRequest { flags, lengths });
+        let _ = mbuf.prepare_checksums();
+    }
+    match tag % 8 {
+        0 => mbuf.insert_vlan(tag.into()),
+        1 => mbuf.insert_qinq(tag.into(), 1),
+        _ => {}
+    }
+}
+
+/// What the control side may be asked at any time.
+fn control(port: &mut dyn Port, queues: &mut Queues, choice: u8) {
+    let on = choice & 1 != 0;
+    match choice >> 1 & 7 {
+        0 => drop(port.set_promiscuous(on)),
+        1 => drop(port.filter_mac(MacAddress([2, 0, 0, 0, 0, choice]), on)),
+        2 => drop(port.filter_mac(MacAddress([3, 0, 0, 0, 0, choice]), on)),
+        3 => drop(port.filter_vlan(choice.into(), on)),
+        4 => drop(port.set_flow_control(FlowControl { heed: on, send: !on })),
+        5 => drop((port.identify(on), port.registers())),
+        6 => drop(port.run_rx(queues.rx[0].as_mut(), on)),
+        _ => drop(port.run_tx(queues.tx[0].as_mut(), on)),
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -32,6 +88,10 @@ fuzz_target!(|data: &[u8]| {
     let pool = MbufPool::new(&memory, &config).unwrap();
     let nic = device::Nic::new(&memory);
     let choice = input.byte();
+    // Registers that lie while it is found and while it starts: an error at worst.
+    if choice & 4 != 0 {
+        nic.lie(input.lies(255));
+    }
     let Ok(mut port) = packetboat_ixgbe::DRIVER.probe(nic.function(), &memory) else { return };
     let full = choice & 1 != 0;
     let offloads = Offloads {
@@ -39,6 +99,9 @@ fuzz_target!(|data: &[u8]| {
         rx_scatter: full,
         rx_vlan_strip: full,
         rx_classify: full,
+        tx_checksum: full,
+        tx_segment: full,
+        tx_vlan: full,
         ..Offloads::default()
     };
     let config = PortConfig {
@@ -51,10 +114,8 @@ fuzz_target!(|data: &[u8]| {
         ..PortConfig::default()
     };
     port.configure(&config).unwrap();
-    // Registers that lie while it starts: an error at worst.
     if choice & 2 != 0 {
-        let lies: Vec<u32> = (0..input.byte()).map(|_| input.word() as u32).collect();
-        nic.lie(lies);
+        nic.lie(input.lies(255));
     }
     let started = port.start(std::slice::from_ref(&pool));
     nic.lie([]);
@@ -65,26 +126,48 @@ fuzz_target!(|data: &[u8]| {
     let mut burst = Burst::with_limit(32);
     while !input.0.is_empty() {
         let index = u64::from(input.byte());
-        match input.byte() % 8 {
+        match input.byte() % 12 {
             0..=2 => nic.scribble_rx(0, index, [input.word(), input.word()]),
             3 => nic.scribble_tx(0, index, [input.word(), input.word()]),
             4 => nic.write_back(0, &[index as u8; 60], [input.word(), input.word()]),
-            5 => {
+            5 | 6 => {
                 for _ in 0..index % 40 {
                     let Some(mut mbuf) = pool.alloc() else { break };
                     let len = usize::from(input.byte()) * 8;
-                    if mbuf.append(len).is_ok() {
-                        let _ = burst.push(mbuf);
+                    if mbuf.append(len).is_err() {
+                        continue;
                     }
+                    if len % 3 == 1
+                        && let Some(mut part) = pool.alloc()
+                        && part.append(len).is_ok()
+                    {
+                        let _ = mbuf.chain(part);
+                    }
+                    if index & 64 != 0 {
+                        ask(&mut mbuf, &mut input);
+                    }
+                    let _ = burst.push(mbuf);
                 }
                 queues.tx[0].send(&mut burst);
                 burst.clear();
             }
-            6 => {
-                nic.lie((0..index % 16).map(|n| (input.word() >> n) as u32).collect::<Vec<_>>());
-                let _ = (port.link(), port.fault(), port.extended_stats());
+            7 => {
+                nic.lie(input.lies(16));
+                let _ = (port.link(), port.fault(), port.extended_stats(), port.link_changed());
                 nic.lie([]);
             }
+            8 => {
+                // Time passes: whatever hangs is noticed.
+                for _ in 0..index {
+                    let _ = port.fault();
+                }
+            }
+            9 => {
+                nic.lie(input.lies(64));
+                control(port.as_mut(), &mut queues, index as u8);
+                nic.lie([]);
+            }
+            10 => drop(nic.transmit(0)),
             _ => {
                 queues.rx[0].receive(&mut burst);
                 for mbuf in burst.as_slice() {
@@ -97,7 +180,14 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    port.stop(Queues { rx: queues.rx, tx: queues.tx }).unwrap();
+    // A port that hangs is started anew, as l2fwd does it.
+    port.stop(queues).unwrap();
     drop(burst);
     assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));
+    if choice & 8 != 0
+        && let Ok(queues) = port.start(std::slice::from_ref(&pool))
+    {
+        port.stop(queues).unwrap();
+        assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));
+    }
 });

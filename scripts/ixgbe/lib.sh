@@ -82,7 +82,10 @@ l2fwd_wait() {
 # gen_value NAME: what the generator of NIC 0 had counted when l2fwd was stopped.
 gen_value() { awk -v name="gen_$1" '{ for (i = 1; i < NF; i++) if ($i == name) { print $(i + 1); exit } }' "$OUT/stats.txt"; }
 
-# gen_now NAME: the same, now.
+# stat_value NAME: what NIC 0 itself had counted then.
+stat_value() { awk -v name="$1" '$1 == name { print $2 }' "$OUT/stats.txt"; }
+
+# gen_now NAME: what it has counted by now.
 gen_now() {
     ctl stats >"$OUT/stats.txt" 2>&1
     gen_value "$1"

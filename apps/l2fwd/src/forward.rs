@@ -30,17 +30,7 @@ pub(crate) fn forward(
     while !stop.is_set() {
         let mut turn = Turn::default();
         for lane in &mut *lanes {
-            for rx in &mut lane.rx {
-                rx.receive(&mut burst);
-                turn.polled(burst.len());
-                for frame in burst.iter_mut() {
-                    lane.rewrite.apply(frame);
-                }
-                if lane.finish {
-                    finish(&mut burst);
-                }
-                lane.tx.send(&mut burst); // takes all; what its queue has no room for is counted
-            }
+            lane.forward(&mut burst, &mut turn);
         }
         clock.turn(turn.found != 0);
         lcore.add(&turn);
@@ -75,20 +65,13 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
     };
     queues(lanes, <dyn RxQueue>::arm_interrupt);
     // What came in between the last poll and now rings nobody.
+    let mut turn = Turn::default();
     for lane in &mut *lanes {
-        for rx in &mut lane.rx {
-            rx.receive(burst);
-        }
-        if !burst.is_empty() {
-            for frame in burst.iter_mut() {
-                lane.rewrite.apply(frame);
-            }
-            if lane.finish {
-                finish(burst);
-            }
-            lane.tx.send(burst);
-            return queues(lanes, <dyn RxQueue>::disarm_interrupt);
-        }
+        lane.forward(burst, &mut turn);
+    }
+    lcore.add(&turn);
+    if turn.found != 0 {
+        return queues(lanes, <dyn RxQueue>::disarm_interrupt);
     }
     let start = Instant::now();
     sleeper.sleep(NAP);
@@ -115,9 +98,29 @@ pub(crate) struct Lane {
     pub(crate) tx: TxBuffer,
 }
 
+impl Lane {
+    /// A burst of each receive queue: received, changed, and handed on.
+    #[inline(always)]
+    fn forward(&mut self, burst: &mut Burst, turn: &mut Turn) {
+        for rx in &mut self.rx {
+            rx.receive(burst);
+            turn.polled(burst.len());
+            // A copy that no frame can change is looked at once, and kept in registers.
+            let rewrite = self.rewrite;
+            for frame in burst.iter_mut() {
+                rewrite.apply(frame);
+            }
+            if self.finish {
+                finish(burst);
+            }
+            self.tx.send(burst); // takes all; what its queue has no room for is counted
+        }
+    }
+}
+
 /// Fills in checksums that frames ask for. One for which that can't be done goes on asking, and is
 /// counted by the transmit queue, which refuses it.
-pub(crate) fn finish(burst: &mut Burst) {
+fn finish(burst: &mut Burst) {
     for frame in burst.iter_mut().filter(|frame| frame.requests_any()) {
         if let Err(error) = frame.fill_checksums() {
             tracing::debug!("a checksum can't be filled in: {error}");
@@ -253,6 +256,55 @@ mod tests {
             assert_eq!(out_0, arrived(1));
             assert_eq!(out_1, arrived(0));
         }
+    }
+
+    /// A queue for which a frame comes in just when it is armed.
+    #[derive(Debug)]
+    struct Late {
+        rx: Box<dyn RxQueue>,
+        wire: Wire,
+        coming: usize,
+    }
+
+    impl RxQueue for Late {
+        fn receive(&mut self, burst: &mut Burst) {
+            self.rx.receive(burst);
+        }
+
+        fn arm_interrupt(&mut self) {
+            if let Some(left) = self.coming.checked_sub(1) {
+                self.coming = left;
+                self.wire.arrive(testing::frame(0, left));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_come_while_an_lcore_goes_to_sleep_are_counted_and_keep_it_awake() {
+        let pool = testing::pool(64);
+        let wires = [Wire::new(64), Wire::new(64)];
+        let late = Late { rx: wires[0].rx(&pool), wire: wires[0].clone(), coming: 5 };
+        let mut lanes = [Lane {
+            from: 0,
+            rx: vec![Box::new(late), wires[0].rx(&pool)],
+            rewrite: Rewrite::Keep,
+            finish: false,
+            to: 1,
+            tx: TxBuffer::new(wires[1].tx(), 32),
+        }];
+        let counters = LcoreCounters::default();
+        let sleeper = Sleeper::new(std::iter::empty()).unwrap().unwrap();
+        let mut burst = Burst::with_limit(32);
+        for n in 1..=5 {
+            sleep(&mut lanes, &mut burst, &counters, &sleeper);
+            let read = counters.read();
+            assert_eq!((read.frames, read.found, read.polls), (n, n, 2 * n));
+            assert_eq!(counters.sleeps.get(), 0);
+        }
+        sleep(&mut lanes, &mut burst, &counters, &sleeper);
+        assert_eq!((counters.read().frames, counters.sleeps.get()), (5, 1));
+        lanes[0].tx.drain();
+        assert_eq!(wires[1].take_sent().len(), 5);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use tracing::{debug, info};
 
@@ -11,6 +12,7 @@ use crate::faults::Faults;
 use crate::i2c::Module;
 use crate::interrupts::{self, Interrupts, VECTORS};
 use crate::memory::DmaSpace;
+use crate::pause::Pause;
 use crate::pci::{self, ConfigSpace, Effect};
 use crate::record::Recorder;
 use crate::registers::{FILE_LEN_BYTES, Mode, RegisterFile, TABLE, at};
@@ -88,6 +90,7 @@ pub struct Device {
     /// A page that others count by.
     pub counters: Option<Counters>,
     published: Tally,
+    pause: Pause,
     eeprom: Eeprom,
     module: Module,
     receiver: Receiver,
@@ -113,6 +116,7 @@ impl Device {
             config: ConfigSpace::new(identity.device_id, identity.mac, VECTORS as u16),
             tally: Tally::new(),
             published: Tally::new(),
+            pause: Pause::default(),
             faults: Faults::default(),
             recorder: None,
             doorbells: Doorbells::default(),
@@ -148,6 +152,7 @@ impl Device {
         self.transmitter.reset();
         self.loopback.discard();
         self.faults.reset();
+        self.pause.reset();
         self.until_scan = 0;
     }
 
@@ -220,6 +225,7 @@ impl Device {
                     0
                 }
             }
+            at::TFCS => u32::from(self.pause.left().is_none()),
             at::SWSM => {
                 let value = self.registers.get(at::SWSM);
                 self.registers.set(at::SWSM, value | 1);
@@ -270,8 +276,7 @@ impl Device {
             at::RDT | at::RDT_HI => {
                 self.doorbells.rdt += 1;
                 if self.identity.full_rings {
-                    self.receive(LONGEST_RING);
-                    self.after_burst();
+                    self.fill();
                 }
             }
             at::TDT => {
@@ -373,6 +378,18 @@ impl Device {
         moved
     }
 
+    /// How long the other side has told this NIC to hold its frames.
+    pub fn paused(&self) -> Option<Duration> {
+        self.pause.left()
+    }
+
+    /// Receives until no descriptor is free, or the wire has no more. With full rings each write of
+    /// RDT does so; a driver that writes it before it switches the receiver on needs one more.
+    pub fn fill(&mut self) {
+        self.receive(LONGEST_RING);
+        self.after_burst();
+    }
+
     /// How many frames `poll` may still have to move by itself.
     pub fn is_loopback(&self) -> bool {
         self.registers.get(at::HLREG0) & LOOPBACK != 0
@@ -387,6 +404,9 @@ impl Device {
     fn transmit(&mut self, everything: bool) -> usize {
         let loopback = self.is_loopback();
         if !self.can_move() || !Transmitter::is_on(&self.registers) || !(self.cable || loopback) {
+            return 0;
+        }
+        if !loopback && self.pause.left().is_some() {
             return 0;
         }
         let wire: &mut dyn Wire = if loopback { &mut self.loopback } else { self.wire.as_mut() };
@@ -423,13 +443,23 @@ impl Device {
             tally: &mut self.tally,
             faults: &mut self.faults,
         };
-        let mut moved = 0;
+        let (mut moved, mut stuck) = (0, false);
         self.receiver.begin();
         while moved < budget {
             let Some(frame) = wire.front() else { break };
+            let heard = if loopback { None } else { self.pause.hear(&self.registers, frame) };
+            if let Some(heard) = heard {
+                context.tally.pauses_heard(heard.stop, frame.len());
+            }
+            if heard.is_some_and(|heard| !heard.passed_on) {
+                wire.pop();
+                moved += 1;
+                continue;
+            }
             if let Outcome::NoRoom(queue) = self.receiver.receive(&mut context, frame) {
                 // In its handler a doorbell fills what is free: what doesn't fit wasn't sent.
                 if self.identity.when_full == WhenFull::Wait || self.identity.full_rings {
+                    stuck = true;
                     break;
                 }
                 Receiver::miss(&mut context, frame, queue);
@@ -440,6 +470,20 @@ impl Device {
             }
             wire.pop();
             moved += 1;
+        }
+        // Waiting frames are what a packet buffer would hold.
+        if !loopback
+            && (stuck || moved > 0)
+            && let Some(pause) = self.pause.tell(&self.registers, stuck)
+            && let Some(room) = wire.room()
+        {
+            room.set_len(pause.len()).copy_from_slice(&pause);
+            wire.commit();
+            self.tally.pause_sent(stuck, &pause);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.sent(&pause);
+            }
+            wire.flush();
         }
         moved
     }

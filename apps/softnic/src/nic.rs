@@ -125,6 +125,7 @@ impl Nic {
             let descriptor = device.wire().descriptor().and_then(|fd| fd.try_clone_to_owned().ok());
             let patience = device.wire().patience();
             let patience = if device.interrupts.is_waiting() { SHARED_PATIENCE } else { patience };
+            let patience = device.paused().map_or(patience, |left| patience.min(left));
             (moved, descriptor, patience)
         };
         if moved > 0 {

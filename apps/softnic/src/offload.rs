@@ -103,16 +103,11 @@ fn plain_checksum(frame: &mut [u8], from: usize, to: usize, never_zero: bool) {
     frame[to..to + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// CRC32c, the SCTP checksum (RFC 9260, appendix A).
 fn sctp_checksum(frame: &mut [u8], from: usize) {
-    let Some(packet) = frame.get_mut(from..).filter(|packet| packet.len() >= 12) else { return };
-    packet[8..12].fill(0);
-    let crc = !packet.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 != 0 { 0x82f6_3b78 ^ (crc >> 1) } else { crc >> 1 }
-        })
-    });
-    packet[8..12].copy_from_slice(&crc.to_le_bytes());
+    let Some(packet) = frame.get_mut(from..) else { return };
+    if let Some(checksum) = packet::sctp_checksum(packet) {
+        packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+    }
 }
 
 /// A frame that is cut into segments of TCP or UDP.
@@ -157,18 +152,13 @@ impl<'a> Segments<'a> {
         let transport_at = request.mac_len + request.network_len;
         let transport_len = request.transport_len + payload.len();
         self.number(frame, n, transport_at, transport_len);
-        // Pseudo header and packet, from nothing: equal to adding to the seed that software left.
-        let protocol = if request.transport == TCP { 6 } else { 17 };
-        let field = transport_at + if protocol == 6 { 16 } else { 6 };
-        frame[field..field + 2].fill(0);
-        let addresses = if request.v4 {
-            &frame[request.mac_len + 12..request.mac_len + 20]
-        } else {
-            &frame[request.mac_len + 8..request.mac_len + 40]
-        };
-        let seed = packet::sum(addresses) + protocol + transport_len as u32;
-        let mut checksum = packet::finish(seed + packet::sum(&frame[transport_at..]));
-        if protocol == 17 && checksum == 0 {
+        // The field holds the pseudo header's sum, without the length that only the device knows
+        // (82599 datasheet 7.2.5.2). Software that left anything else there gets a bad checksum.
+        let is_tcp = request.transport == TCP;
+        let field = transport_at + if is_tcp { 16 } else { 6 };
+        let sum = packet::sum(&frame[transport_at..]) + transport_len as u32;
+        let mut checksum = packet::finish(sum);
+        if !is_tcp && checksum == 0 {
             checksum = 0xffff;
         }
         frame[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
@@ -279,7 +269,9 @@ mod tests {
         fn segments_have_all_of_the_payload_and_good_checksums(
             payload in proptest::collection::vec(any::<u8>(), 1..5000), segment_len in 1usize..1460
         ) {
-            let frame = tcp_frame(&payload);
+            let mut frame = tcp_frame(&payload);
+            let seed = !packet::finish(packet::sum(&frame[26..34]) + 6);
+            frame[50..52].copy_from_slice(&seed.to_be_bytes());
             let cut = Segments::new(&frame, &request(segment_len)).unwrap();
             let mut together = Vec::new();
             for n in 0..cut.count() {

@@ -178,7 +178,7 @@ pub fn network_checksum_good(frame: &[u8], headers: &Headers) -> Option<bool> {
     Some(finish(sum(header)) == 0)
 }
 
-/// Whether the TCP or UDP checksum is good; `None` if there is none to check.
+/// Whether the TCP, UDP or SCTP checksum is good; `None` if there is none to check.
 pub fn transport_checksum_good(frame: &[u8], headers: &Headers) -> Option<bool> {
     if headers.fragment {
         return None;
@@ -186,13 +186,29 @@ pub fn transport_checksum_good(frame: &[u8], headers: &Headers) -> Option<bool> 
     let protocol = match headers.transport {
         Transport::Tcp => 6,
         Transport::Udp => 17,
-        Transport::Sctp | Transport::None => return None,
+        Transport::Sctp => {
+            let packet = frame.get(headers.transport_at..headers.end)?;
+            return Some(sctp_checksum(packet)?.to_le_bytes() == packet[8..12]);
+        }
+        Transport::None => return None,
     };
     let packet = frame.get(headers.transport_at..headers.end)?;
     if protocol == 17 && packet.get(6..8)? == [0, 0] {
         return None; // the sender made none
     }
     Some(finish(pseudo(frame, headers, protocol, packet.len()) + sum(packet)) == 0)
+}
+
+/// CRC32c over an SCTP packet with zeros in its place (RFC 9260, appendix A). `None` if it is too
+/// short to hold one.
+pub fn sctp_checksum(packet: &[u8]) -> Option<u32> {
+    let (before, after) = (packet.get(..8)?, packet.get(12..)?);
+    let crc = before.iter().chain(&[0; 4]).chain(after).fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 != 0 { 0x82f6_3b78 ^ (crc >> 1) } else { crc >> 1 }
+        })
+    });
+    Some(!crc)
 }
 
 #[cfg(test)]

@@ -268,7 +268,9 @@ impl Receiver {
             registers.get(base + RDLEN),
             registers.get(base + SRRCTL),
         ];
-        if queue.enabled && setup == queue.setup {
+        // A client that shares pages may turn a queue off and on between two looks: then it has put
+        // the head elsewhere.
+        if queue.enabled && setup == queue.setup && registers.get(base + RDH) == queue.head {
             return;
         }
         let len = (setup[2] & 0xf_ff80) / 16;

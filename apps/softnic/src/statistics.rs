@@ -47,6 +47,15 @@ impl Direction {
     /// A good frame went through `queue`.
     #[inline]
     pub fn count(&mut self, frame: &[u8], queue: u32) {
+        self.count_frame(frame);
+        let queue = &mut self.queues[queue as usize % 128];
+        queue.frames += 1;
+        queue.bytes += frame.len() as u64;
+    }
+
+    /// A good frame that no queue had.
+    #[inline]
+    fn count_frame(&mut self, frame: &[u8]) {
         self.frames += 1;
         self.bytes += frame.len() as u64;
         let size = match frame.len() + CRC_LEN as usize {
@@ -65,9 +74,6 @@ impl Direction {
                 self.multicast += 1;
             }
         }
-        let queue = &mut self.queues[queue as usize % 128];
-        queue.frames += 1;
-        queue.bytes += frame.len() as u64;
     }
 }
 
@@ -78,6 +84,10 @@ pub struct Tally {
     pub received: Direction,
     /// Frames that left.
     pub sent: Direction,
+    /// Pause frames that were heeded: stop, and go on.
+    pub pauses_received: [u64; 2],
+    /// Pause frames that were sent.
+    pub pauses_sent: [u64; 2],
     /// Frames of any kind that came in by the wire.
     pub arrived: u64,
     /// Their bytes without CRC.
@@ -108,6 +118,8 @@ impl Tally {
         Self {
             received: Direction::new(),
             sent: Direction::new(),
+            pauses_received: [0; 2],
+            pauses_sent: [0; 2],
             arrived: 0,
             arrived_bytes: 0,
             filtered: 0,
@@ -120,6 +132,20 @@ impl Tally {
             dma_faults: 0,
             bad_descriptors: 0,
         }
+    }
+
+    /// A pause frame of `len` bytes was heeded.
+    pub fn pauses_heard(&mut self, stop: bool, len: usize) {
+        self.pauses_received[usize::from(!stop)] += 1;
+        self.arrived += 1;
+        self.arrived_bytes += len as u64;
+    }
+
+    /// A pause frame was sent. Like the 82599's, the counters of good frames have it, too (Linux
+    /// takes them off there).
+    pub fn pause_sent(&mut self, stop: bool, frame: &[u8]) {
+        self.pauses_sent[usize::from(!stop)] += 1;
+        self.sent.count_frame(frame);
     }
 
     /// What was added since `before`, into the registers.
@@ -161,6 +187,10 @@ impl Tally {
             add(at::PTC64 + step, tx.sizes[n], tx0.sizes[n]);
         }
         add(at::RXMPC, self.missed - self.dropped, before.missed - before.dropped);
+        add(at::LXOFFRXCNT, self.pauses_received[0], before.pauses_received[0]);
+        add(at::LXONRXCNT, self.pauses_received[1], before.pauses_received[1]);
+        add(at::LXOFFTXC, self.pauses_sent[0], before.pauses_sent[0]);
+        add(at::LXONTXC, self.pauses_sent[1], before.pauses_sent[1]);
         add(at::ROC, self.too_long, before.too_long);
         add(at::RUC, self.too_short, before.too_short);
         add(at::XEC, self.bad_checksums, before.bad_checksums);
@@ -210,6 +240,10 @@ impl Tally {
             ("rx_too_long", self.too_long),
             ("rx_too_short", self.too_short),
             ("rx_bad_checksums", self.bad_checksums),
+            ("rx_xoff", self.pauses_received[0]),
+            ("rx_xon", self.pauses_received[1]),
+            ("tx_xoff", self.pauses_sent[0]),
+            ("tx_xon", self.pauses_sent[1]),
             ("tx_frames", self.sent.frames),
             ("tx_bytes", self.sent.bytes),
             ("tx_multicast", self.sent.multicast),

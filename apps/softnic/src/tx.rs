@@ -181,7 +181,9 @@ impl Transmitter {
             return;
         }
         let setup = [registers.get(base), registers.get(base + TDBAH), registers.get(base + TDLEN)];
-        if queue.enabled && setup == queue.setup {
+        // A client that shares pages may turn a queue off and on between two looks: then it has put
+        // the head elsewhere.
+        if queue.enabled && setup == queue.setup && registers.get(base + TDH) == queue.head {
             return;
         }
         let len = (setup[2] & 0xf_ff80) / 16;
@@ -338,6 +340,9 @@ fn segment(
             return Ok(true);
         };
         cut.build(piece, room);
+        if context.registers.get(at::HLREG0) & PAD != 0 {
+            room.pad_to(MIN_FRAME_LEN);
+        }
         context.tally.sent.count(room.bytes(), n);
         (context.tap)(room.bytes());
         context.wire.commit();

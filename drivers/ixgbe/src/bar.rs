@@ -1,13 +1,13 @@
 //! Access to the registers, typed by the table.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use packetboat::bus::{BusError, Device};
 use packetboat::mmio::{self, Region};
 use packetboat::port::{PortError, RegisterValue};
 
+use crate::clock::{Instant, sleep};
 use crate::registers::{Rc, Readable, Register, TABLE, Writable};
 
 /// The registers' part of BAR 0 (82599 datasheet 8.2.1): behind it comes the flash.

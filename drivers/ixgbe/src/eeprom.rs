@@ -1,12 +1,12 @@
 //! The EEPROM (82599 datasheet, chapter 6), and the semaphores around what firmware shares with
 //! software.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use packetboat::port::PortError;
 
 use crate::bar::Bar;
+use crate::clock::{Instant, sleep};
 use crate::registers::{EEC, EERD, GSSR, SWSM, SWSM_SET};
 
 /// EEPROM control: one is there; the device has read it.

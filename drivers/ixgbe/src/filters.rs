@@ -4,7 +4,7 @@ use packetboat::net::MacAddress;
 use packetboat::port::PortError;
 
 use crate::bar::Bar;
-use crate::registers::{FCTRL, MPSAR_HI, MPSAR_LO, RAH, RAL, VFTA, VLNCTRL};
+use crate::registers::{FCTRL, MCSTCTRL, MPSAR_HI, MPSAR_LO, MTA, RAH, RAL, VFTA, VLNCTRL};
 
 /// FCTRL: all multicast, all unicast, broadcast.
 const ALL_MULTICAST: u32 = 1 << 8;
@@ -14,6 +14,8 @@ pub(crate) const BROADCAST: u32 = 1 << 10;
 const VALID: u32 = 1 << 31;
 /// VLNCTRL: frames of VLANs that aren't in the table are dropped.
 const VLAN_FILTER: u32 = 1 << 30;
+/// MCSTCTRL: groups are looked up in MTA, by the highest bits of their address.
+const GROUP_FILTER: u32 = 1 << 2;
 /// VLAN identifiers have 12 bits, of which the highest value is reserved.
 const VLANS: u16 = 4095;
 
@@ -38,7 +40,7 @@ pub(crate) fn set_address(bar: &Bar, n: u16, address: Option<MacAddress>) {
 }
 
 /// Receives frames to `address` besides its own, or no more.
-pub(crate) fn filter_address(bar: &Bar, wanted: MacAddress, on: bool) -> Result<(), PortError> {
+pub(crate) fn set_unicast(bar: &Bar, wanted: MacAddress, on: bool) -> Result<(), PortError> {
     let slots: Vec<(u16, MacAddress, bool)> = (1..RAL.count())
         .map(|n| {
             let (address, valid) = address(bar, n);
@@ -63,19 +65,67 @@ pub(crate) fn filter_address(bar: &Bar, wanted: MacAddress, on: bool) -> Result<
     }
 }
 
-/// Receives tagged frames of `vlan`, or no more; others are dropped from now on.
-pub(crate) fn filter_vlan(bar: &Bar, vlan: u16, on: bool) -> Result<(), PortError> {
-    if vlan >= VLANS {
-        return Err(bar.fault(format!("VLAN {vlan} was to be filtered; there are 0 to 4094")));
-    }
-    let bit = 1 << (vlan % 32);
-    bar.change_at(VFTA, vlan / 32, bit, if on { bit } else { 0 });
-    bar.change(VLNCTRL, 0, VLAN_FILTER);
-    Ok(())
+/// What a running port is asked to receive besides its own address and broadcasts.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    promiscuous: bool,
+    all_multicast: bool,
+    /// A VLAN was asked for, or refused: others are dropped.
+    by_vlan: bool,
+    groups: Vec<MacAddress>,
 }
 
-pub(crate) fn set_promiscuous(bar: &Bar, on: bool, all_multicast: bool) {
-    let multicast = if on || all_multicast { ALL_MULTICAST } else { 0 };
-    let unicast = if on { ALL_UNICAST } else { 0 };
-    bar.change(FCTRL, ALL_MULTICAST | ALL_UNICAST, multicast | unicast);
+impl Filters {
+    /// Receives every frame, whatever its address and VLAN, or no more.
+    pub(crate) fn set_promiscuous(&mut self, bar: &Bar, on: bool) {
+        self.promiscuous = on;
+        self.write_modes(bar);
+    }
+
+    pub(crate) fn set_all_multicast(&mut self, bar: &Bar, on: bool) {
+        self.all_multicast = on;
+        self.write_modes(bar);
+    }
+
+    /// Receives tagged frames of `vlan`, or no more; others are dropped from now on.
+    pub(crate) fn set_vlan(&mut self, bar: &Bar, vlan: u16, on: bool) -> Result<(), PortError> {
+        if vlan >= VLANS {
+            return Err(bar.fault(format!("VLAN {vlan} was to be filtered; there are 0 to 4094")));
+        }
+        let bit = 1 << (vlan % 32);
+        bar.change_at(VFTA, vlan / 32, bit, if on { bit } else { 0 });
+        self.by_vlan = true;
+        self.write_modes(bar);
+        Ok(())
+    }
+
+    /// Receives frames to a group, or no more. The device looks at 12 bits of the address, so
+    /// some other groups' frames come, too.
+    pub(crate) fn set_group(&mut self, bar: &Bar, group: MacAddress, on: bool) {
+        self.groups.retain(|known| *known != group);
+        if on {
+            self.groups.push(group);
+        }
+        let (n, bit) = group_place(group);
+        let same_word = self.groups.iter().map(|known| group_place(*known));
+        let word = same_word.filter(|(at, _)| *at == n).fold(0, |word, (_, bit)| word | bit);
+        bar.change_at(MTA, n, bit, word & bit);
+        bar.write(MCSTCTRL, if self.groups.is_empty() { 0 } else { GROUP_FILTER });
+    }
+
+    fn write_modes(&self, bar: &Bar) {
+        let multicast = if self.promiscuous || self.all_multicast { ALL_MULTICAST } else { 0 };
+        let unicast = if self.promiscuous { ALL_UNICAST } else { 0 };
+        bar.change(FCTRL, ALL_MULTICAST | ALL_UNICAST, multicast | unicast);
+        let by_vlan = self.by_vlan && !self.promiscuous;
+        bar.change(VLNCTRL, VLAN_FILTER, if by_vlan { VLAN_FILTER } else { 0 });
+    }
+}
+
+/// Where a group stands in MTA: the word, and its bit there (7.1.1.2: by bits 47:36 of the address,
+/// as MCSTCTRL says).
+fn group_place(group: MacAddress) -> (u16, u32) {
+    let MacAddress([.., low, high]) = group;
+    let hash = u16::from_le_bytes([low, high]) >> 4;
+    (hash / 32, 1 << (hash % 32))
 }

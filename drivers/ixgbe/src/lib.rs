@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod bar;
+mod clock;
 mod descriptor;
 mod eeprom;
 mod filters;

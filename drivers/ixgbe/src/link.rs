@@ -1,16 +1,16 @@
 //! The link: brought up, looked at, and its pause frames (82599 datasheet 4.6.4, 3.7).
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use packetboat::port::{FlowControl, Link, PortError};
 
 use crate::Media;
 use crate::bar::Bar;
+use crate::clock::sleep;
 use crate::eeprom::{self, Shared};
 use crate::registers::{
     ANLP1, AUTOC, AUTOC2, ESDP, FCCFG, FCRTH, FCRTL, FCRTV, FCTTV, LEDCTL, LINKS, MFLCN, RXPBSIZE,
-    STATUS,
+    STATUS, TFCS,
 };
 use crate::sfp::{self, Module};
 
@@ -122,6 +122,14 @@ pub(crate) fn set_flow_control(bar: &Bar, wanted: FlowControl) {
         bar.write_at(FCTTV, pair, PAUSE_TIME | PAUSE_TIME << 16);
     }
     bar.write(FCRTV, PAUSE_TIME / 2);
+}
+
+/// TFCS: frames may leave.
+const MAY_SEND: u32 = 1 << 0;
+
+/// Whether the other side holds this one's frames back, with pause frames that are heeded.
+pub(crate) fn is_paused(bar: &Bar) -> bool {
+    bar.read(MFLCN) & HEED_PAUSE != 0 && bar.read(TFCS) & MAY_SEND == 0
 }
 
 /// The LED that shows activity, of four; on, and blinking.

@@ -125,6 +125,7 @@ registers! {
     FCRTH      0x03260 4    8   Rw "8.2.3.3"  "above this much in the buffer the sender is told to pause";
     FCRTV      0x032a0 0    1   Rw "8.2.3.3"  "when a pause is repeated";
     FCCFG      0x03d00 0    1   Rw "8.2.3.3"  "which pause frames are sent: 802.3x 3";
+    TFCS       0x0ce00 0    1   Ro "8.2.3.3"  "flow control: frames may leave 0";
     // Interrupts
     EICR       0x00800 0    1   Wo "8.2.3.5"  "causes: writing 1 clears";
     EICS       0x00808 0    1   Rw "8.2.3.5"  "writing 1 sets causes; a read shows them and clears none";

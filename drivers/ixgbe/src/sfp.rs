@@ -1,12 +1,12 @@
 //! The SFP+ module: read over two wires, bit by bit (SFF-8472; 82599 datasheet 8.2.3.1, I2CCTL).
 
 use std::fmt;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use packetboat::port::PortError;
 
 use crate::bar::Bar;
+use crate::clock::pause;
 use crate::eeprom::{self, Shared};
 use crate::registers::{CORECTL, I2CCTL};
 
@@ -146,7 +146,7 @@ impl Wires<'_> {
     fn set(&self, clock: bool, data: bool) {
         let value = if clock { CLOCK_OUT } else { 0 } | if data { DATA_OUT } else { 0 };
         self.bar.change(I2CCTL, CLOCK_OUT | DATA_OUT, value);
-        wait(HALF_BIT);
+        pause(HALF_BIT);
     }
 
     fn data(&self) -> bool {
@@ -206,16 +206,5 @@ impl Wires<'_> {
             }
         }
         None
-    }
-}
-
-/// Too short for a timer.
-fn wait(time: Duration) {
-    if time > Duration::from_micros(100) {
-        return sleep(time);
-    }
-    let start = Instant::now();
-    while start.elapsed() < time {
-        std::hint::spin_loop();
     }
 }

@@ -1,6 +1,5 @@
 //! Bringing the device up, in the order of the 82599 datasheet's section 4.6.3.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use packetboat::dma::{Area, Array};
@@ -10,6 +9,7 @@ use packetboat::port::{FlowControl, Offloads, PortError, Rss, RssHash};
 use std::sync::Arc;
 
 use crate::bar::Bar;
+use crate::clock::sleep;
 use crate::descriptor::DESCRIPTOR_BYTES;
 use crate::registers::{
     AUTOC, CTRL, CTRL_EXT, DCA_RXCTRL, DCA_TXCTRL, DMATXCTL, DTXMXSZRQ, EEC, EEMNGCTL, EIAC,
@@ -292,6 +292,7 @@ pub(crate) fn turn_rx(bar: &Bar, queue: u16, on: bool) -> Result<(), PortError> 
     if !on {
         // What is under way still comes (4.6.7.1.2).
         sleep(Duration::from_micros(100));
+        settle(bar);
     }
     Ok(())
 }
@@ -330,7 +331,17 @@ pub(crate) fn turn_tx(bar: &Bar, queue: u16, on: bool) -> Result<(), PortError> 
     }
     bar.change_at(TXDCTL, queue, ENABLE, if on { ENABLE } else { 0 });
     let what = format!("transmit queue {queue} doesn't go {}", if on { "on" } else { "off" });
-    bar.await_bits((TXDCTL, queue), ENABLE, on, QUEUE_LIMIT, &what)
+    bar.await_bits((TXDCTL, queue), ENABLE, on, QUEUE_LIMIT, &what)?;
+    if !on {
+        settle(bar);
+    }
+    Ok(())
+}
+
+/// What the device wrote before this is in memory: a read pushes writes ahead of it (PCI Express
+/// ordering), and softnic answers once its data plane has paused.
+fn settle(bar: &Bar) {
+    bar.read(STATUS);
 }
 
 /// Waits until a transmit queue has sent all up to `tail`.

@@ -20,6 +20,8 @@ const MAX_SEGMENTS: usize = 38;
 /// The shortest frame (7.2.3.2.4), and the longest: 9.5 KiB with CRC.
 const MIN_FRAME_BYTES: u64 = 17;
 const MAX_FRAME_BYTES: u64 = 9728 - 4;
+/// TCP's data offset counts 15 words at most.
+const TCP_HEADER_MAX_BYTES: u16 = 60;
 /// The most that is cut into segments.
 const MAX_SEGMENTED_BYTES: u64 = 256 * 1024 - 1;
 
@@ -114,9 +116,22 @@ impl IxgbeTx {
         !self.stopped
     }
 
-    /// The device was reset: what it had goes back to its pools.
-    pub(crate) fn reclaim_all(&mut self, reset: &Quiesced) {
+    /// The device was reset: what it had goes back to its pools. `head` is where it stood before:
+    /// frames from there on weren't sent. Without one, nobody knows of any.
+    pub(crate) fn reclaim_all(&mut self, reset: &Quiesced, head: Option<u32>) {
+        self.clean();
+        let outstanding = self.ring.written().wrapping_sub(self.done);
+        let unsent = head.map_or(outstanding, |head| {
+            (self.ring.tail() + self.size()).wrapping_sub(head as usize) % self.size()
+        });
+        let mut sent = outstanding.saturating_sub(unsent);
         while let Some(frame) = self.ring.pop() {
+            // Contexts aren't noted, so behind some a frame too few counts as in flight.
+            let descriptors = frame.segments().filter(|(_, len)| *len != 0).count();
+            if descriptors > sent {
+                self.counters.tx_dropped(TxDrop::InFlight);
+            }
+            sent = sent.saturating_sub(descriptors);
             drop(frame.reclaim(reset));
         }
     }
@@ -126,6 +141,11 @@ impl IxgbeTx {
     pub(crate) fn stop(&mut self) -> u32 {
         self.stopped = true;
         self.ring.tail() as u32
+    }
+
+    /// It wasn't turned off after all.
+    pub(crate) fn resume(&mut self) {
+        self.stopped = false;
     }
 
     /// The queue was turned off with its head at its tail: everything was sent. It starts anew, at
@@ -276,13 +296,24 @@ impl IxgbeTx {
 fn possible(mbuf: &Mbuf, flags: TxFlags) -> bool {
     let lengths = mbuf.tx_lengths();
     let (l2, l3, l4) = (lengths.l2_len_bytes(), lengths.l3_len_bytes(), lengths.l4_len_bytes());
-    let headers = usize::from(l2) + usize::from(l3) + usize::from(l4);
+    let l4_min = match flags.l4_checksum() {
+        Some(L4Checksum::Tcp) => 20,
+        Some(L4Checksum::Udp) => 8,
+        Some(L4Checksum::Sctp) => 12,
+        None => 0,
+    };
+    let l3_min = if flags.contains(TxFlags::IPV6) { 40 } else { 20 };
+    let headers = usize::from(l2) + usize::from(l3) + usize::from(l4.max(l4_min));
     let looks = flags.contains(TxFlags::IP_CHECKSUM) || flags.l4_checksum().is_some();
-    if looks && (l2 < 14 || l3 < 20 || headers > mbuf.data().len()) {
+    if looks && (l2 < 14 || l3 < l3_min || headers > mbuf.data().len()) {
         return false;
     }
+    let segment = usize::from(lengths.segment_len_bytes());
     !flags.contains(TxFlags::TCP_SEGMENT)
-        || lengths.segment_len_bytes() != 0 && l4 >= 20 && headers < mbuf.len_bytes()
+        || segment != 0
+            && (l4_min..=TCP_HEADER_MAX_BYTES).contains(&l4)
+            && headers < mbuf.len_bytes()
+            && (headers + segment) as u64 <= MAX_FRAME_BYTES
 }
 
 fn context(mbuf: &Mbuf, flags: TxFlags) -> Context {

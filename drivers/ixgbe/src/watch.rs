@@ -1,9 +1,10 @@
 //! Whether the device still does its part: looked at now and then, off the hot path.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bar::Bar;
+use crate::clock::Instant;
 use crate::registers::{CTRL_EXT, RDH, TDH, TDT};
 use crate::start::DRIVER_LOADED;
 use crate::{rx, tx};
@@ -57,16 +58,16 @@ impl Watch {
         Self { last: Instant::now(), rx, tx, found: None }
     }
 
-    /// What is wrong, once it is. `link_up`: whether frames can leave at all.
-    pub(crate) fn look(&mut self, bar: &Bar, link_up: impl Fn() -> bool) -> Option<String> {
+    /// What is wrong, once it is. `can_send`: whether frames can leave at all.
+    pub(crate) fn look(&mut self, bar: &Bar, can_send: impl Fn() -> bool) -> Option<String> {
         if self.found.is_none() && self.last.elapsed() >= PERIOD {
             self.last = Instant::now();
-            self.found = self.find(bar, link_up());
+            self.found = self.find(bar, can_send());
         }
         self.found.clone()
     }
 
-    fn find(&mut self, bar: &Bar, link_up: bool) -> Option<String> {
+    fn find(&mut self, bar: &Bar, can_send: bool) -> Option<String> {
         let control = bar.read(CTRL_EXT);
         if control == u32::MAX {
             return Some("the device is gone: its registers read as all ones".to_owned());
@@ -82,7 +83,7 @@ impl Watch {
             }
         }
         for (queue, notes) in (0..).zip(&mut self.tx) {
-            if notes.is_late(bar, queue, link_up) {
+            if notes.is_late(bar, queue, can_send) {
                 return Some(format!("transmit queue {queue} has stopped sending"));
             }
         }
@@ -105,13 +106,13 @@ impl RxNotes {
 impl TxNotes {
     /// There is something to send and the head stands still; or all was sent, and the driver isn't
     /// told, so that it has to refuse frames.
-    fn is_late(&mut self, bar: &Bar, queue: u16, link_up: bool) -> bool {
+    fn is_late(&mut self, bar: &Bar, queue: u16, can_send: bool) -> bool {
         let (done, refused) = (self.progress.done.get(), self.progress.refused.get());
         let (head, tail) = (bar.read_at(TDH, queue), bar.read_at(TDT, queue));
         let stuck = head != tail && head == self.head && done == self.done;
         let untold = refused != self.refused && done == self.done;
         (self.done, self.refused, self.head) = (done, refused, head);
-        self.late = if link_up && (stuck || untold) { self.late + 1 } else { 0 };
+        self.late = if can_send && (stuck || untold) { self.late + 1 } else { 0 };
         self.late >= PATIENCE
     }
 }

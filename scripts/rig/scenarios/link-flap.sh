@@ -9,9 +9,9 @@ scenario() {
     l2fwd_ready 0 1 || return
     check_loop before 2 --frames 1000
     for round in 1 2 3; do
-        qmp set_link name=nic0 up=false >/dev/null
+        set_link 0 down
         check "link-flap $round: l2fwd reports the link down" wait_for_text "$round" 'port 0 .*link down'
-        qmp set_link name=nic0 up=true >/dev/null
+        set_link 0 up
         check "link-flap $round: l2fwd reports the link up" wait_for_text "$round" 'port 0 .*link up'
         check_loop "after-$round" 2 --frames 1000
     done

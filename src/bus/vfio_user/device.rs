@@ -117,6 +117,8 @@ impl Server {
             shown,
             msix_vectors: 0,
             msix_enabled: Mutex::new(false),
+            removal: None,
+            removal_seen: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             changing: Mutex::new(()),
             bars: Mutex::default(),
@@ -126,6 +128,7 @@ impl Server {
         device
             .change_config(COMMAND, |command| (command | COMMAND_MEMORY) & !COMMAND_BUS_MASTER)?;
         device.msix_vectors = device.count_vectors()?;
+        device.removal = device.watch_removal()?;
         Ok(device)
     }
 
@@ -154,6 +157,10 @@ pub struct VfioUserDevice {
     shown: Arc<Shown>,
     msix_vectors: u16,
     msix_enabled: Mutex<bool>,
+    /// Rings when the server wants the device back, if it can say so.
+    removal: Option<EventFd>,
+    /// It rang once: that is enough.
+    removal_seen: AtomicBool,
     /// Reset, and nothing written to configuration space since.
     quiet: AtomicBool,
     /// Held while a configuration register is read, changed and written back.
@@ -201,13 +208,37 @@ impl VfioUserDevice {
         let msix = capabilities.iter().find(|capability| capability.id == CAPABILITY_MSIX);
         let Some(msix) = msix.filter(|_| index < self.server.irqs) else { return Ok(0) };
         let entries = (self.config_read(msix.offset + MSIX_CONTROL, Width::U16)? & 0x7ff) + 1;
+        let count = self.count_irqs(index)?;
+        Ok(u16::try_from(count.min(entries)).unwrap_or(u16::MAX))
+    }
+
+    /// How many interrupts of a kind the server speaks of.
+    fn count_irqs(&self, index: u32) -> Result<u32, BusError> {
         let mut body = [0; 16];
         put(&mut body, 0, 16);
         put(&mut body, 8, index);
         let answer = self.client().ask(Command::IrqInfo, &body, None)?.body;
-        let count = u32_at(&answer, 12)
-            .ok_or_else(|| self.client().nonsense(Command::IrqInfo, "it is too short"))?;
-        Ok(u16::try_from(count.min(entries)).unwrap_or(u16::MAX))
+        u32_at(&answer, 12)
+            .ok_or_else(|| self.client().nonsense(Command::IrqInfo, "it is too short"))
+    }
+
+    /// As the kernel's VFIO does it: an interrupt of its own says that the device is wanted back.
+    /// A server that has none just closes the connection.
+    fn watch_removal(&self) -> Result<Option<EventFd>, BusError> {
+        let index = abi::VFIO_PCI_REQ_IRQ_INDEX;
+        if index >= self.server.irqs || !self.count_irqs(index).is_ok_and(|count| count > 0) {
+            return Ok(None);
+        }
+        let eventfd = self.eventfd()?;
+        self.set_irqs(index, abi::VFIO_IRQ_SET_DATA_EVENTFD, 0, 1, Some(&eventfd))?;
+        Ok(Some(eventfd))
+    }
+
+    fn eventfd(&self) -> Result<EventFd, BusError> {
+        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| {
+            let (device, path) = (self.name(), self.server.path().to_owned());
+            BusError::Os { device, what: "an eventfd for its interrupts", path, source }
+        })
     }
 
     fn change_config(&self, offset: u16, change: impl FnOnce(u32) -> u32) -> Result<(), BusError> {
@@ -219,6 +250,7 @@ impl VfioUserDevice {
 
     fn set_irqs(
         &self,
+        index: u32,
         flags: u32,
         start: u32,
         count: u32,
@@ -227,7 +259,7 @@ impl VfioUserDevice {
         let mut body = [0; 20];
         put(&mut body, 0, 20);
         put(&mut body, 4, flags | abi::VFIO_IRQ_SET_ACTION_TRIGGER);
-        put(&mut body, 8, abi::VFIO_PCI_MSIX_IRQ_INDEX);
+        put(&mut body, 8, index);
         put(&mut body, 12, start);
         put(&mut body, 16, count);
         self.client()
@@ -381,13 +413,11 @@ impl Device for VfioUserDevice {
         let mut enabled = lock(&self.msix_enabled);
         let mut eventfds = Vec::with_capacity(usize::from(count));
         for vector in 0..u32::from(count) {
-            let eventfd = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| {
-                let (device, path) = (self.name(), self.server.path().to_owned());
-                BusError::Os { device, what: "an eventfd for its interrupts", path, source }
-            })?;
+            let eventfd = self.eventfd()?;
             // One descriptor a message is what every server takes.
             *enabled = true;
-            self.set_irqs(abi::VFIO_IRQ_SET_DATA_EVENTFD, vector, 1, Some(&eventfd))?;
+            let (index, flags) = (abi::VFIO_PCI_MSIX_IRQ_INDEX, abi::VFIO_IRQ_SET_DATA_EVENTFD);
+            self.set_irqs(index, flags, vector, 1, Some(&eventfd))?;
             eventfds.push(eventfd);
         }
         Ok(eventfds)
@@ -396,15 +426,19 @@ impl Device for VfioUserDevice {
     fn disable_msix(&self) -> Result<(), BusError> {
         let mut enabled = lock(&self.msix_enabled);
         if *enabled {
-            self.set_irqs(abi::VFIO_IRQ_SET_DATA_NONE, 0, 0, None)?;
+            let (index, flags) = (abi::VFIO_PCI_MSIX_IRQ_INDEX, abi::VFIO_IRQ_SET_DATA_NONE);
+            self.set_irqs(index, flags, 0, 0, None)?;
             *enabled = false;
         }
         Ok(())
     }
 
     fn removal_requested(&self) -> bool {
+        if self.removal.as_ref().is_some_and(|eventfd| eventfd.read().is_ok()) {
+            self.removal_seen.store(true, Ordering::Relaxed);
+        }
         self.client().look();
-        self.client().is_gone()
+        self.removal_seen.load(Ordering::Relaxed) || self.client().is_gone()
     }
 }
 

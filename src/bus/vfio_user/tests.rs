@@ -28,6 +28,7 @@ struct Seen {
     writes: Vec<(u32, u64, Vec<u8>)>,
     irqs: Vec<(u32, u32, u32)>,
     vectors: Vec<File>,
+    removal: Option<File>,
 }
 
 /// A PCI function of 64 KiB of registers, of which page 1 is shared.
@@ -87,8 +88,13 @@ impl ServerBackend for Backend {
         count: u32,
         fds: Vec<File>,
     ) -> io::Result<()> {
-        assert_eq!(index, abi::VFIO_PCI_MSIX_IRQ_INDEX);
         let mut seen = self.seen.lock().unwrap();
+        if index == abi::VFIO_PCI_REQ_IRQ_INDEX {
+            assert_eq!((flags, start, count, fds.len()), (0x24, 0, 1, 1));
+            seen.removal = fds.into_iter().next();
+            return Ok(());
+        }
+        assert_eq!(index, abi::VFIO_PCI_MSIX_IRQ_INDEX);
         seen.irqs.push((flags, start, count));
         seen.vectors.extend(fds);
         Ok(())
@@ -132,8 +138,8 @@ impl Rig {
                 ServerRegion { region_info, sparse_areas, mmap_fd }
             })
             .collect();
-        let irqs =
-            (0..3).map(|index| IrqInfo { index, flags: 1, count: if index == 2 { 4 } else { 0 } });
+        let irqs = [0, 0, 4, 0, 1].into_iter().zip(0..);
+        let irqs = irqs.map(|(count, index)| IrqInfo { index, flags: 1, count });
         let path = folder.path().join("nic.sock");
         let server = vfio_user::Server::new(&path, true, irqs.collect(), regions).unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -280,6 +286,18 @@ fn interrupts_arrive_by_their_vectors_eventfd() {
     device.disable_msix().unwrap();
     device.disable_msix().unwrap();
     assert_eq!(rig.seen.lock().unwrap().irqs[2..], [(0x21, 0, 0)]);
+}
+
+#[test]
+fn a_server_that_wants_its_device_back_says_so_once() {
+    let rig = Rig::new();
+    let server = Arc::new(Server::connect(&rig.path()).unwrap());
+    let device = server.open(&memory()).unwrap();
+    assert!(!device.removal_requested());
+    let mut removal = rig.seen.lock().unwrap().removal.take().unwrap();
+    removal.write_all(&1_u64.to_ne_bytes()).unwrap();
+    assert!(device.removal_requested() && device.removal_requested());
+    device.reset().expect("it is still there");
 }
 
 #[test]

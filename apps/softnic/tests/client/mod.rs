@@ -20,6 +20,7 @@ use packetboat::sys::memfd;
 use packetboat_softnic::device::{Device, Identity, WhenFull};
 use packetboat_softnic::nic::{Manner, Nic};
 use packetboat_softnic::registers::at;
+use packetboat_softnic::wire::Wire;
 use packetboat_softnic::{plugs, server};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -40,9 +41,14 @@ impl Softnic {
     /// With both of its threads.
     pub fn start(wire: &str, when_full: WhenFull, manner: Manner) -> Self {
         let mut softnic = Self::still(wire, when_full, manner);
-        let nic = Arc::clone(&softnic.nic);
-        softnic.threads.push(std::thread::spawn(move || nic.move_frames()));
+        softnic.move_frames();
         softnic
+    }
+
+    /// From now on frames move by themselves.
+    pub fn move_frames(&mut self) {
+        let nic = Arc::clone(&self.nic);
+        self.threads.push(std::thread::spawn(move || nic.move_frames()));
     }
 
     /// Without the thread that moves frames: whoever measures moves them.
@@ -52,6 +58,17 @@ impl Softnic {
 
     /// With rings that are filled and emptied inside doorbells, or not.
     pub fn with(wire: &str, when_full: WhenFull, manner: Manner, full_rings: bool) -> Self {
+        let wire = plugs::plug(&[wire.to_owned()]).unwrap().remove(0);
+        Self::plugged(wire, when_full, manner, full_rings)
+    }
+
+    /// Plugged into any wire.
+    pub fn plugged(
+        wire: Box<dyn Wire>,
+        when_full: WhenFull,
+        manner: Manner,
+        full_rings: bool,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity {
             device_id: 0x10fb,
@@ -60,7 +77,6 @@ impl Softnic {
             trust_clients: false,
             full_rings,
         };
-        let wire = plugs::plug(&[wire.to_owned()]).unwrap().remove(0);
         let device = Device::new(identity, wire).unwrap();
         let nic = Arc::new(Nic::new("nic 0".into(), device, manner).unwrap());
         let listener = server::listen(&folder.path().join("s")).unwrap();

@@ -1,30 +1,31 @@
 //! The port: what starts and stops the device and its queues.
 
+mod bring_up;
+mod queues;
+
+use queues::RxBox;
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use packetboat::bus::{Device, EventFd};
 use packetboat::dma::Area;
-use packetboat::mbuf::{MbufPool, Quiesced, TxFlags};
+use packetboat::mbuf::{MbufPool, Quiesced};
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    Capabilities, DescriptorLimits, FlowControl, Link, Offloads, Port, PortConfig, PortError,
-    PortInfo, PortStats, QueueCounters, Queues, RegisterValue, RssHash, RxQueue, TxQueue,
+    Capabilities, DescriptorLimits, FlowControl, Link, Port, PortConfig, PortError, PortInfo,
+    PortStats, QueueCounters, Queues, RegisterValue, RssHash, RxQueue, TxQueue,
 };
 
 use crate::bar::Bar;
-use crate::registers::{EICR, EICS, EIMC_EX, EIMS, EIMS_EX, RAL, RDT, TDT};
-use crate::rx::{Full, Interrupt, IxgbeRx, Lean, Path};
-use crate::start::{
-    self, LINK_VECTOR, MAX_FRAME_WITH_CRC, OVERHEAD_BYTES, RSS_KEY_LEN, RSS_TABLE_LEN, Wanted,
-    rx_vector,
-};
+use crate::filters::Filters;
+use crate::registers::{EICR, EICS, EIMS, RAL, TDH};
+use crate::start::{self, MAX_FRAME_WITH_CRC, OVERHEAD_BYTES, RSS_KEY_LEN, RSS_TABLE_LEN};
 use crate::statistics::Statistics;
-use crate::tx::{self, IxgbeTx};
+use crate::tx::IxgbeTx;
 use crate::watch::Watch;
-use crate::{Media, eeprom, filters, link, media, rx};
+use crate::{Media, eeprom, filters, link, media};
 
 /// The most queues: RSS reaches 16 (7.1.2.8); vectors and drop counters are reckoned for as many.
 const RX_QUEUES_MAX: u16 = 16;
@@ -48,8 +49,7 @@ const RSS_KEY: [u8; RSS_KEY_LEN] = [
 #[derive(Debug)]
 struct Running {
     link_event: Option<EventFd>,
-    promiscuous: bool,
-    all_multicast: bool,
+    filters: Filters,
     watch: RefCell<Watch>,
     /// Every ring that the device was shown. It may write to them until it is reset, even if a
     /// queue was dropped: so they are kept here until then.
@@ -116,6 +116,15 @@ impl IxgbePort {
         PortError::State { device: self.name(), action, state }
     }
 
+    /// The registers, and which filters are set; only while it runs.
+    fn filters(&mut self, action: &'static str) -> Result<(&Bar, &mut Filters), PortError> {
+        self.must_run(action)?;
+        match &mut self.running {
+            Some(running) => Ok((&self.bar, &mut running.filters)),
+            None => Err(self.bar.fault("it stopped just now")),
+        }
+    }
+
     fn must_run(&self, action: &'static str) -> Result<(), PortError> {
         match self.running {
             Some(_) => Ok(()),
@@ -127,152 +136,6 @@ impl IxgbePort {
         u32::from(config.mtu.unwrap_or(DEFAULT_MTU)) + OVERHEAD_BYTES
     }
 
-    /// Buffers of a pool in KiB, as the device counts them.
-    fn buffer_kib(&self, config: &PortConfig, pool: &MbufPool) -> Result<u32, PortError> {
-        let room = pool.room_len_bytes();
-        let kib = (room / 1024).min(BUFFER_KIB_MAX);
-        let needed = Self::max_frame_with_crc(config) - 4;
-        let mtu = |rule| PortError::Mtu {
-            device: self.name(),
-            wanted: config.mtu.unwrap_or(DEFAULT_MTU),
-            rule,
-        };
-        if kib == 0 {
-            return Err(mtu(format!("mbufs of {room} bytes are too small: 1024 are needed")));
-        }
-        if !config.offloads.rx_scatter && u32::from(kib) * 1024 < needed {
-            return Err(mtu(format!(
-                "frames of {needed} bytes don't fit into mbufs of {room} bytes: receive them in \
-                 several (--scatter)"
-            )));
-        }
-        Ok(kib.into())
-    }
-
-    /// Brings the device up with its queues in place. What it was shown is in `shown`, and what
-    /// it was lent in the queues, whether this succeeds or not.
-    fn bring_up(
-        &mut self,
-        config: &PortConfig,
-        pools: &[MbufPool],
-        shown: &mut Vec<Area>,
-        rx: &mut Vec<RxBox>,
-        tx: &mut Vec<IxgbeTx>,
-    ) -> Result<Running, PortError> {
-        self.bar.device().reset()?;
-        start::reset(&self.bar)?;
-        let wanted = Wanted {
-            media: self.media,
-            mac: self.mac,
-            offloads: &config.offloads,
-            rx_queues: config.rx_queues,
-            max_frame_with_crc: Self::max_frame_with_crc(config),
-            flow_control: self.flow_control,
-            default_key: &RSS_KEY,
-        };
-        start::configure(&self.bar, &wanted)?;
-        let (link_event, wakers) = self.enable_vectors(config)?;
-        let mut wakers = wakers.into_iter();
-        let mut progress = (Vec::new(), Vec::new());
-        for (queue, counters) in (0..).zip(self.rx_counters.clone()) {
-            let pool = pools
-                .get(usize::from(queue))
-                .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
-            let count = config.rx_descriptors.unwrap_or(DESCRIPTORS.default);
-            let (area, ring) =
-                start::ring(&self.bar, &self.memory, &format!("receive ring {queue}"), count)?;
-            shown.push(area.clone());
-            let kib = self.buffer_kib(config, pool)?;
-            // With several queues, a full one must not hold up the others (4.6.7, SRRCTL.Drop_En).
-            let drop = config.rx_queues > 1;
-            start::set_up_rx(&self.bar, queue, &area, count, kib, &config.offloads, drop);
-            let notes = Arc::new(rx::Progress::default());
-            progress.0.push((notes.clone(), count));
-            let parts = rx::Parts {
-                ring,
-                number: queue,
-                doorbell: self.bar.handle(RDT, queue)?,
-                pool: pool.clone(),
-                port: config.number,
-                counters,
-                progress: notes,
-                interrupt: wakers.next(),
-            };
-            // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
-            rx.push(match config.offloads.rx_is_plain() {
-                true => RxBox::Lean(IxgbeRx::new(parts, Lean::default())),
-                false => {
-                    let longest = (MAX_FRAME_WITH_CRC as usize).saturating_sub(4);
-                    RxBox::Full(IxgbeRx::new(parts, Full::new(longest)))
-                }
-            });
-            if let Some(added) = rx.last_mut() {
-                added.fill(self.bar.name(), queue)?;
-            }
-        }
-        self.bar.device().set_bus_master(true)?;
-        for (queue, counters) in (0..).zip(self.tx_counters.clone()) {
-            let count = config.tx_descriptors.unwrap_or(DESCRIPTORS.default);
-            let (area, ring) =
-                start::ring(&self.bar, &self.memory, &format!("transmit ring {queue}"), count)?;
-            shown.push(area.clone());
-            start::set_up_tx(&self.bar, queue, &area, count)?;
-            let notes = Arc::new(tx::Progress::default());
-            progress.1.push(notes.clone());
-            tx.push(IxgbeTx::new(tx::Parts {
-                ring,
-                number: queue,
-                doorbell: self.bar.handle(TDT, queue)?,
-                may: may(&config.offloads),
-                counters,
-                progress: notes,
-            }));
-        }
-        for (queue, rx) in (0..).zip(rx.iter()) {
-            start::turn_rx(&self.bar, queue, true)?;
-            rx.ring_doorbell();
-        }
-        start::open_receive(&self.bar)?;
-        Ok(Running {
-            link_event,
-            promiscuous: false,
-            all_multicast: false,
-            watch: RefCell::new(Watch::new(progress.0, progress.1)),
-            _shown: Vec::new(),
-        })
-    }
-
-    /// Turns interrupts on: the link's eventfd, and what wakes each receive queue's lcore.
-    fn enable_vectors(
-        &self,
-        config: &PortConfig,
-    ) -> Result<(Option<EventFd>, Vec<Interrupt>), PortError> {
-        let queues = if config.rx_interrupts { config.rx_queues } else { 0 };
-        let vectors = self.bar.device().msix_vectors();
-        if vectors == 0 && queues == 0 {
-            return Ok((None, Vec::new()));
-        }
-        if vectors < 1 + queues {
-            return Err(PortError::Unsupported {
-                device: self.name(),
-                what: format!("wake lcores for {queues} receive queues"),
-                why: format!("it has {vectors} MSI-X vectors, and {} are needed", 1 + queues),
-            });
-        }
-        let mut eventfds = self.bar.device().enable_msix(1 + queues)?;
-        start::enable_interrupts(&self.bar, queues);
-        let mut wakers = Vec::new();
-        for (queue, eventfd) in (0..queues).zip(eventfds.split_off(1)) {
-            wakers.push(Interrupt {
-                eventfd,
-                enable: self.bar.handle(EIMS_EX, 0)?,
-                disable: self.bar.handle(EIMC_EX, 0)?,
-                bit: 1 << rx_vector(queue),
-            });
-        }
-        Ok((eventfds.into_iter().nth(usize::from(LINK_VECTOR)), wakers))
-    }
-
     /// Stops DMA: proof that nothing the device had is written to any more.
     fn quiesce(&self) -> Result<Quiesced, PortError> {
         if let Err(error) = self.bar.device().disable_msix() {
@@ -280,68 +143,6 @@ impl IxgbePort {
         }
         Ok(self.bar.device().reset()?)
     }
-}
-
-/// What frames may ask of a transmit queue.
-fn may(offloads: &Offloads) -> TxFlags {
-    let mut may = TxFlags::NONE;
-    if offloads.tx_checksum || offloads.tx_segment {
-        may |= TxFlags::IP_CHECKSUM | TxFlags::UDP_CHECKSUM | TxFlags::IPV4 | TxFlags::IPV6;
-    }
-    if offloads.tx_segment {
-        may |= TxFlags::TCP_SEGMENT;
-    }
-    if offloads.tx_vlan {
-        may |= TxFlags::VLAN;
-    }
-    may
-}
-
-/// A receive queue of either path.
-enum RxBox {
-    Lean(IxgbeRx<Lean>),
-    Full(IxgbeRx<Full>),
-}
-
-impl RxBox {
-    fn fill(&mut self, device: &str, queue: u16) -> Result<(), PortError> {
-        match self {
-            Self::Lean(rx) => rx.fill(device, queue),
-            Self::Full(rx) => rx.fill(device, queue),
-        }
-    }
-
-    fn ring_doorbell(&self) {
-        match self {
-            Self::Lean(rx) => rx.ring_doorbell(),
-            Self::Full(rx) => rx.ring_doorbell(),
-        }
-    }
-
-    fn reclaim(&mut self, reset: &Quiesced) {
-        match self {
-            Self::Lean(rx) => rx.reclaim(reset),
-            Self::Full(rx) => rx.reclaim(reset),
-        }
-    }
-
-    fn into_queue(self) -> Box<dyn RxQueue> {
-        match self {
-            Self::Lean(rx) => Box::new(rx),
-            Self::Full(rx) => Box::new(rx),
-        }
-    }
-}
-
-/// Takes back what a queue of this path had, if it is one.
-fn reclaim_rx<P: Path>(queue: Box<dyn RxQueue>, reset: &Quiesced) -> Option<Box<dyn RxQueue>> {
-    if !(queue.as_ref() as &dyn Any).is::<IxgbeRx<P>>() {
-        return Some(queue);
-    }
-    if let Ok(mut queue) = (queue as Box<dyn Any>).downcast::<IxgbeRx<P>>() {
-        queue.reclaim(reset);
-    }
-    None
 }
 
 impl Port for IxgbePort {
@@ -465,6 +266,16 @@ impl Port for IxgbePort {
         };
         let rx_queues = self.config.as_ref().map_or(0, |config| config.rx_queues);
         self.statistics.update(&self.bar, rx_queues);
+        // How far each transmit queue has come is known only until the reset.
+        let tx: Vec<(Box<IxgbeTx>, Option<u32>)> = queues
+            .tx
+            .into_iter()
+            .filter_map(|queue| (queue as Box<dyn Any>).downcast::<IxgbeTx>().ok())
+            .map(|queue| {
+                let head = self.bar.read_at(TDH, queue.number());
+                (queue, Some(head).filter(|head| *head != u32::MAX))
+            })
+            .collect();
         let reset = match self.quiesce() {
             Ok(reset) => reset,
             Err(error) => {
@@ -474,12 +285,10 @@ impl Port for IxgbePort {
             }
         };
         for queue in queues.rx {
-            drop(reclaim_rx::<Lean>(queue, &reset).and_then(|q| reclaim_rx::<Full>(q, &reset)));
+            queues::reclaim_rx(queue, &reset);
         }
-        for queue in queues.tx {
-            if let Ok(mut queue) = (queue as Box<dyn Any>).downcast::<IxgbeTx>() {
-                queue.reclaim_all(&reset);
-            }
+        for (mut queue, sent) in tx {
+            queue.reclaim_all(&reset, sent);
         }
         Ok(())
     }
@@ -504,31 +313,29 @@ impl Port for IxgbePort {
     }
 
     fn set_promiscuous(&mut self, on: bool) -> Result<(), PortError> {
-        self.must_run("be made promiscuous")?;
-        if let Some(running) = &mut self.running {
-            running.promiscuous = on;
-            filters::set_promiscuous(&self.bar, on, running.all_multicast);
-        }
+        let (bar, filters) = self.filters("be made promiscuous")?;
+        filters.set_promiscuous(bar, on);
         Ok(())
     }
 
     fn set_all_multicast(&mut self, on: bool) -> Result<(), PortError> {
-        self.must_run("receive all multicast frames")?;
-        if let Some(running) = &mut self.running {
-            running.all_multicast = on;
-            filters::set_promiscuous(&self.bar, running.promiscuous, on);
-        }
+        let (bar, filters) = self.filters("receive all multicast frames")?;
+        filters.set_all_multicast(bar, on);
         Ok(())
     }
 
     fn filter_mac(&mut self, address: MacAddress, on: bool) -> Result<(), PortError> {
-        self.must_run("filter an address")?;
-        filters::filter_address(&self.bar, address, on)
+        let (bar, filters) = self.filters("filter an address")?;
+        match address.is_multicast() {
+            true => filters.set_group(bar, address, on),
+            false => filters::set_unicast(bar, address, on)?,
+        }
+        Ok(())
     }
 
     fn filter_vlan(&mut self, vlan: u16, on: bool) -> Result<(), PortError> {
-        self.must_run("filter a VLAN")?;
-        filters::filter_vlan(&self.bar, vlan, on)
+        let (bar, filters) = self.filters("filter a VLAN")?;
+        filters.set_vlan(bar, vlan, on)
     }
 
     fn flow_control(&self) -> Result<FlowControl, PortError> {
@@ -557,32 +364,12 @@ impl Port for IxgbePort {
 
     fn run_rx(&mut self, queue: &mut dyn RxQueue, on: bool) -> Result<(), PortError> {
         self.must_run("stop or start a queue")?;
-        let any = queue as &mut dyn Any;
-        if let Some(queue) = any.downcast_mut::<IxgbeRx<Lean>>() {
-            return run_rx(&self.bar, queue, on);
-        }
-        match any.downcast_mut::<IxgbeRx<Full>>() {
-            Some(queue) => run_rx(&self.bar, queue, on),
-            None => Err(self.bar.fault("the queue to be stopped or started isn't its own")),
-        }
+        queues::run_rx(&self.bar, queue, on)
     }
 
     fn run_tx(&mut self, queue: &mut dyn TxQueue, on: bool) -> Result<(), PortError> {
         self.must_run("stop or start a queue")?;
-        let Some(queue) = (queue as &mut dyn Any).downcast_mut::<IxgbeTx>() else {
-            return Err(self.bar.fault("the queue to be stopped or started isn't its own"));
-        };
-        let number = queue.number();
-        if on == queue.is_running() {
-            return Ok(());
-        }
-        if on {
-            start::turn_tx(&self.bar, number, true)?;
-            queue.restart();
-            return Ok(());
-        }
-        start::await_sent(&self.bar, number, queue.stop())?;
-        start::turn_tx(&self.bar, number, false)
+        queues::run_tx(&self.bar, queue, on)
     }
 
     fn stats(&self) -> PortStats {
@@ -603,28 +390,13 @@ impl Port for IxgbePort {
 
     fn fault(&self) -> Option<String> {
         let running = self.running.as_ref()?;
-        let up = || link::look(&self.bar).up;
-        running.watch.borrow_mut().look(&self.bar, up)
+        let can_send = || link::look(&self.bar).up && !link::is_paused(&self.bar);
+        running.watch.borrow_mut().look(&self.bar, can_send)
     }
 
     fn removed(&self) -> bool {
         self.bar.device().removal_requested()
     }
-}
-
-fn run_rx<P: Path>(bar: &Bar, queue: &mut IxgbeRx<P>, on: bool) -> Result<(), PortError> {
-    let number = queue.number();
-    if on == queue.is_running() {
-        return Ok(());
-    }
-    if on {
-        queue.restart();
-        start::turn_rx(bar, number, true)?;
-        queue.ring_doorbell();
-        return Ok(());
-    }
-    queue.stop();
-    start::turn_rx(bar, number, false)
 }
 
 impl Drop for IxgbePort {
