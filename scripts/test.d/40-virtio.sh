@@ -1,6 +1,5 @@
 # shellcheck shell=bash
-# virtio: ten million frames in process, a million over each kind of ring to DPDK's testpmd, either side
-# killed, Linux guests, OVS-DPDK, fuzzing
+# virtio: frames in process; testpmd over each kind of ring, Linux guests, OVS-DPDK; either side killed; fuzzing
 
 part_virtio() {
     local target
