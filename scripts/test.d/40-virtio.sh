@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# virtio: ten million frames in process, a million over each kind of ring to DPDK's testpmd, either side killed, fuzzing
+# virtio: frames in process; testpmd over each kind of ring, Linux guests, OVS-DPDK; either side killed; fuzzing
 
 part_virtio() {
     local target
@@ -11,6 +11,8 @@ part_virtio() {
         # At most 8 s a configuration: what got through by then is said, and accounted for.
         step_suite 'with testpmd: every kind of ring' env FRAMES=1000000 LIMIT_S=8 scripts/virtio/interop.sh matrix
         step_suite 'with testpmd: either side killed' scripts/virtio/interop.sh restart
+        step_suite 'Linux guests behind testpmd' scripts/virtio/interop.sh guests
+        step_suite 'with OVS-DPDK' scripts/virtio/interop.sh ovs
     else
         cannot 'with testpmd' "hugepages take root. Run: sudo $0 virtio"
     fi
