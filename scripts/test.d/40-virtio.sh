@@ -2,7 +2,6 @@
 # virtio: frames in process; testpmd over each kind of ring, Linux guests, OVS-DPDK; either side killed; fuzzing
 
 part_virtio() {
-    local target
     need_rust
     step_cargo 'ten million frames' \
         cargo test --release -p packetboat-virtio --test net -- --ignored --nocapture ten_million
@@ -18,7 +17,7 @@ part_virtio() {
     fi
     if has_nightly; then
         build_fuzz_targets
-        for target in virtio_rings virtio_messages; do fuzz "$target"; done
+        fuzz virtio_rings virtio_messages
     else
         without 'fuzzing' "$NIGHTLY_WANTED"
     fi

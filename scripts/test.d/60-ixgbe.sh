@@ -9,7 +9,6 @@ part_ixgbe() {
     step_cargo 'driver against a device of registers' cargo test --package packetboat-ixgbe --no-fail-fast
     step 'l2fwd and softnic are built' cargo build --release --package packetboat-l2fwd --package packetboat-softnic
     step_suite 'driver on softnic' scripts/ixgbe/on_softnic.sh "$IXGBE_FRAMES"
-    # The functions are those of the part `memory`.
     if has_nightly; then
         build_fuzz_targets
         fuzz ixgbe
