@@ -152,6 +152,10 @@ pub(crate) struct Options {
     /// Write counters to this file as JSON, each period and at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) stats_json: Option<PathBuf>,
+
+    /// Draw statistics as a table in place, even if standard output is no terminal
+    #[arg(long)]
+    pub(crate) table: bool,
 }
 
 impl Options {
