@@ -8,6 +8,8 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/lib/common.sh"
 # shellcheck source=lib/steps.sh
 . "$HERE/lib/steps.sh"
+# shellcheck source=lib/nightly.sh
+. "$HERE/lib/nightly.sh"
 # shellcheck source=lib/rust.sh
 . "$HERE/lib/rust.sh"
 # shellcheck source=lib/pages.sh

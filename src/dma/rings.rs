@@ -31,6 +31,8 @@ pub struct ReceiveRing {
     front: usize,
     /// Counts buffers lent; at most a ring's length ahead of `front`.
     back: usize,
+    /// Each of the rooms has so many bytes at least: the least of the pools that they came from.
+    room_len_bytes: u16,
 }
 
 impl ReceiveRing {
@@ -38,7 +40,7 @@ impl ReceiveRing {
     #[must_use]
     pub fn new(descriptors: Array<[u64; 2]>) -> Self {
         let rooms = (0..descriptors.count()).map(|_| MaybeUninit::uninit()).collect();
-        Self { descriptors, rooms, front: 0, back: 0 }
+        Self { descriptors, rooms, front: 0, back: 0, room_len_bytes: u16::MAX }
     }
 
     /// Descriptors.
@@ -72,6 +74,7 @@ impl ReceiveRing {
     /// many. Their addresses go into the lower words, 0 into the upper ones.
     #[inline(always)]
     pub fn lend(&mut self, pool: &MbufPool, count: usize) -> usize {
+        self.room_len_bytes = self.room_len_bytes.min(pool.room_len_bytes());
         let mut left = count.min(self.count() - self.len());
         let mut done = 0;
         while left != 0 {
@@ -93,15 +96,20 @@ impl ReceiveRing {
     }
 
     /// Adds the oldest frames to `burst`, as long as `look` says of a descriptor's words that it is
-    /// done, and holds a whole frame of so many bytes. A length that doesn't fit the buffer ends
-    /// the run, too: that descriptor is the next one of [`Self::first`].
+    /// done, and holds a whole frame of so many bytes. A length below `shortest`, or one that doesn't
+    /// fit the buffer, ends the run, too: that descriptor is the next one of [`Self::first`].
     #[inline(always)]
     pub fn take_run(
         &mut self,
         burst: &mut Burst,
         port: u16,
+        shortest: u16,
         mut look: impl FnMut(u64, &Descriptor<'_>) -> Option<(u16, RxInfo)>,
     ) -> Moved {
+        // Both bounds in one comparison, that needs nothing of the frame.
+        let Some(span) = self.room_len_bytes.checked_sub(shortest) else {
+            return Moved::default();
+        };
         let start = self.front & (self.count() - 1);
         let run = self.len().min(burst.room()).min(self.count() - start);
         let mut descriptors = self.descriptors.batch();
@@ -113,16 +121,14 @@ impl ReceiveRing {
             let upper = descriptor.upper();
             order_dma_reads();
             let Some((len, info)) = look(upper, &descriptor) else { break };
-            // SAFETY: places from `front` to `back` are filled. The copy that is made counts only
-            // once `front` has moved on: were this to unwind, what stands in `slots` would be
-            // forgotten, and the places would hold what they held.
-            let room = ManuallyDrop::new(unsafe { room.assume_init_read() });
-            if !room.fits(len.into()) {
+            if len.wrapping_sub(shortest) > span {
                 break;
             }
-            let room = ManuallyDrop::into_inner(room);
-            let Ok(mbuf) = room.take_back_filled(len.into(), port, info) else { break }; // it fits
-            slot.write(mbuf);
+            // SAFETY: places from `front` to `back` are filled. The copy that is made counts only
+            // once `front` has moved on: were this to unwind, what stands in `slots` would be
+            // forgotten, and the places would hold what they held. The length is at most
+            // `shortest + span`, which each room has.
+            slot.write(unsafe { room.assume_init_read().take_back_fitting(len, port, info) });
             frames += 1;
             bytes += u64::from(len);
         }
@@ -397,6 +403,7 @@ mod tests {
             let pool = pool(&memory);
             let (mine, mut devices) = ring(&memory);
             let mut ring = ReceiveRing::new(mine);
+            let room = pool.room_len_bytes();
             let mut burst = Burst::with_limit(12);
             // Lent and not written back; written back and not taken; their numbers counted through.
             let (mut lent, mut filled, mut next) = (0, VecDeque::new(), 0);
@@ -408,15 +415,21 @@ mod tests {
                         lent += got;
                     }
                     1 => for _ in 0..count.min(lent) {
-                        // Some are longer than the buffer.
-                        let len = if number % 7 == 6 { 60_000 } else { 60 + number as u64 % 900 };
+                        // Some are longer than the buffer, or as long as it, or too short.
+                        let len = match number % 7 {
+                            6 => 60_000,
+                            5 => u64::from(room),
+                            4 => u64::from(room) + 1,
+                            3 => 60,
+                            _ => 61 + number as u64 % 900,
+                        };
                         devices.write(next, [0, 1 | len << 32]);
                         filled.push_back(len as u16);
                         (lent, next) = (lent - 1, next + 1);
                     },
                     2 => {
                         let before = burst.len();
-                        let moved = ring.take_run(&mut burst, 3, |upper, _| {
+                        let moved = ring.take_run(&mut burst, 3, 61, |upper, _| {
                             (upper & 1 != 0).then_some(((upper >> 32) as u16, RxInfo::NONE))
                         });
                         prop_assert_eq!(burst.len() - before, moved.frames);
@@ -428,16 +441,17 @@ mod tests {
                         prop_assert_eq!(moved.bytes, bytes);
                         // It stopped for a reason: nothing done, a bad length, no room, the end.
                         let at_the_end = (next - filled.len()).is_multiple_of(COUNT);
-                        let odd = filled.front().is_none_or(|len| *len == 60_000);
+                        let odd = filled.front().is_none_or(|len| !(61..=room).contains(len));
                         prop_assert!(odd || burst.room() == 0 || at_the_end);
                     }
                     _ => {
                         burst.clear();
                         let Some([_, upper]) = ring.first() else { continue };
-                        if filled.front() == Some(&60_000) && upper & 1 != 0 {
-                            let room = ring.pop().unwrap();
-                            prop_assert!(room.take_back_filled(60_000, 3, RxInfo::NONE).is_err());
-                            filled.pop_front();
+                        if let Some(len) = filled.pop_front_if(|len| !(61..=room).contains(len)) {
+                            prop_assert!(upper & 1 != 0);
+                            let taken = ring.pop().unwrap();
+                            let mbuf = taken.take_back_filled(len.into(), 3, RxInfo::NONE);
+                            prop_assert_eq!(mbuf.is_ok(), len <= room);
                         }
                     }
                 }

@@ -192,6 +192,16 @@ impl LentRoom {
         Ok(unsafe { self.take_back_as(HEADROOM_BYTES, len_bytes as u16, port, info) })
     }
 
+    /// As [`Self::take_back_filled`], of a length that is known to fit.
+    ///
+    /// # Safety
+    /// `len_bytes` is at most [`Self::len_bytes`].
+    #[inline(always)]
+    pub(crate) unsafe fn take_back_fitting(self, len_bytes: u16, port: u16, info: RxInfo) -> Mbuf {
+        // SAFETY: behind the headroom there is room for so much, as the caller promises.
+        unsafe { self.take_back_as(HEADROOM_BYTES, len_bytes, port, info) }
+    }
+
     /// The device has written `len_bytes` bytes, from `prefix` bytes in front of
     /// [`Self::iova`] on; the first `skip` of them are its own header, the rest is data.
     ///

@@ -303,12 +303,6 @@ impl<P: Path> IxgbeRx<P> {
         }
     }
 
-    /// Whether the fast path takes a frame like this.
-    #[inline(always)]
-    fn is_usual(done: RxDone) -> bool {
-        done.is_usual(P::LOOKED_AT) && done.len_bytes() >= MIN_FRAME_BYTES
-    }
-
     /// Descriptors that aren't as usual, or not done: whether the fast path may go on behind them.
     #[cold]
     fn take_odd(&mut self, burst: &mut Burst, bytes: &mut u64) -> bool {
@@ -319,8 +313,9 @@ impl<P: Path> IxgbeRx<P> {
                 return false;
             }
             // It may have come in since the fast path looked.
-            let fits = done.len_bytes() <= self.pool.room_len_bytes();
-            if Self::is_usual(done) && fits && !self.path.is_under_way() {
+            let lengths = MIN_FRAME_BYTES..=self.pool.room_len_bytes();
+            let usual = done.is_usual(P::LOOKED_AT) && lengths.contains(&done.len_bytes());
+            if usual && !self.path.is_under_way() {
                 return true;
             }
             let Some(room) = self.ring.pop() else { return false };
@@ -372,13 +367,11 @@ impl<P: Path> RxQueue for IxgbeRx<P> {
             let mut taken = 0;
             // While a frame is under way in parts, no descriptor is as usual.
             if !self.path.is_under_way() {
-                let moved = self.ring.take_run(burst, self.port, |upper, descriptor| {
+                let (port, shortest) = (self.port, MIN_FRAME_BYTES);
+                let moved = self.ring.take_run(burst, port, shortest, |upper, descriptor| {
                     let done = RxDone(upper);
-                    let len_bytes = done.len_bytes();
-                    if !Self::is_usual(done) {
-                        return None;
-                    }
-                    Some((len_bytes, P::info(done, descriptor)))
+                    let usual = done.is_usual(P::LOOKED_AT);
+                    usual.then(|| (done.len_bytes(), P::info(done, descriptor)))
                 });
                 taken = moved.frames;
                 if taken != 0 {

@@ -34,6 +34,11 @@ features! {
     CTRL_VQ = net::VIRTIO_NET_F_CTRL_VQ, "VIRTIO_NET_F_CTRL_VQ";
     CTRL_RX = net::VIRTIO_NET_F_CTRL_RX, "VIRTIO_NET_F_CTRL_RX";
     MQ = net::VIRTIO_NET_F_MQ, "VIRTIO_NET_F_MQ";
+    CTRL_VLAN = net::VIRTIO_NET_F_CTRL_VLAN, "VIRTIO_NET_F_CTRL_VLAN";
+    CTRL_MAC_ADDR = net::VIRTIO_NET_F_CTRL_MAC_ADDR, "VIRTIO_NET_F_CTRL_MAC_ADDR";
+    GUEST_ANNOUNCE = net::VIRTIO_NET_F_GUEST_ANNOUNCE, "VIRTIO_NET_F_GUEST_ANNOUNCE";
+    RSS = net::VIRTIO_NET_F_RSS, "VIRTIO_NET_F_RSS";
+    RING_RESET = config::VIRTIO_F_RING_RESET, "VIRTIO_F_RING_RESET";
     INDIRECT_DESC = ring::VIRTIO_RING_F_INDIRECT_DESC, "VIRTIO_F_INDIRECT_DESC";
     EVENT_IDX = ring::VIRTIO_RING_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX";
     RING_PACKED = config::VIRTIO_F_RING_PACKED, "VIRTIO_F_RING_PACKED";
@@ -51,7 +56,11 @@ impl Features {
             | Self::STATUS.0
             | Self::CTRL_VQ.0
             | Self::CTRL_RX.0
+            | Self::CTRL_MAC_ADDR.0
+            | Self::GUEST_ANNOUNCE.0
             | Self::MQ.0
+            | Self::RSS.0
+            | Self::RING_RESET.0
             | Self::INDIRECT_DESC.0
             | Self::EVENT_IDX.0
             | Self::RING_PACKED.0
@@ -76,6 +85,10 @@ impl Features {
         }
         if wanted.tx_segment && self.has(Self::CSUM) {
             chosen = chosen.with(Self::HOST_TSO4).with(Self::HOST_TSO6);
+        }
+        // A device that has agreed to it drops all tagged frames until it is told of a VLAN.
+        if wanted.rx_vlan_filter && self.has(Self::CTRL_VQ) {
+            chosen = chosen.with(Self::CTRL_VLAN);
         }
         self.and(chosen)
     }
@@ -128,6 +141,12 @@ impl Features {
     #[must_use]
     pub fn bits(self) -> u64 {
         self.0
+    }
+
+    /// The name of one of them.
+    pub(crate) fn name(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(bit, _)| self.0 == 1 << bit);
+        found.map_or("it", |(_, name)| name)
     }
 
     pub(crate) fn with(self, other: Self) -> Self {
@@ -187,9 +206,16 @@ pub(crate) fn choose(
         ));
     }
     let mut chosen = offered.and(Features::SUPPORTED).with(offered.for_offloads(wanted));
-    // Both are commands, and a device without the queue for them can't take any.
+    // All of these are commands, and a device without the queue for them can't take any.
     if !chosen.has(Features::CTRL_VQ) {
-        chosen = chosen.without(Features::CTRL_RX).without(Features::MQ);
+        let commands = [
+            Features::CTRL_RX,
+            Features::CTRL_MAC_ADDR,
+            Features::GUEST_ANNOUNCE,
+            Features::MQ,
+            Features::RSS,
+        ];
+        chosen = commands.into_iter().fold(chosen, Features::without);
     }
     Ok(chosen)
 }

@@ -81,6 +81,7 @@ impl Playground {
                 doorbell: Doorbell::Event(EventFd::new(0)?),
                 counters: Arc::<QueueCounters>::default(),
                 passage: Passage::new(&gate),
+                interrupt: Some(EventFd::new(0)?),
             })
         };
         let header = Area::new(&self.memory, "header", 64, 64, None)?;
@@ -109,6 +110,8 @@ impl Playground {
                     rx.receive(&mut burst);
                     assert!(burst.len() <= 16);
                 }
+                5 if a & 0xc0 == 0x80 => rx.arm_interrupt(),
+                5 if a & 0xc0 == 0xc0 => rx.disarm_interrupt(),
                 5 => tx.send(&mut burst),
                 6 => tx.reclaim(),
                 _ => {

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use packetboat::bus::EventFd;
 use packetboat::dma::Area;
 use packetboat::mbuf::{MbufPool, Quiesced};
 use packetboat::memory::Memory;
@@ -76,6 +77,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) doorbell: Doorbell,
     pub(crate) counters: Arc<QueueCounters>,
     pub(crate) passage: Passage,
+    /// Of a receive queue that shall be able to wake an lcore.
+    pub(crate) interrupt: Option<EventFd>,
 }
 
 /// Makes a receive queue.
@@ -91,9 +94,10 @@ pub(crate) fn receive_queue(
         pool: MbufPool,
         port: u16,
     ) -> Result<Box<dyn OwnRx>, PortError> {
-        let Parts { memory, doorbell, counters, passage } = parts;
+        let Parts { memory, doorbell, counters, passage, interrupt } = parts;
         let ring = R::new(memory, doorbell, path.event_index, room_bytes(&pool))?;
-        Ok(Box::new(VirtioRx::<R, MERGEABLE>::new(ring, pool, port, counters, passage)))
+        let queue = VirtioRx::<R, MERGEABLE>::new(ring, pool, port, counters, passage, interrupt);
+        Ok(Box::new(queue))
     }
     let make = match (path.packed, path.in_order, path.mergeable) {
         (false, false, false) => make::<SplitRing<false>, false>,
@@ -159,7 +163,7 @@ pub(crate) fn transmit_queue(
         parts: Parts<'_>,
         extras: Extras,
     ) -> Result<Box<dyn OwnTx>, PortError> {
-        let Parts { memory, doorbell, counters, passage } = parts;
+        let Parts { memory, doorbell, counters, passage, .. } = parts;
         let Extras { header, tables, headers } = extras;
         let ring = R::new(memory, doorbell, path.event_index, 0)?;
         let offloads = Offloads { agreed: path.sending, headers };

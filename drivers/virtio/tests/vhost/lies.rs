@@ -14,6 +14,7 @@ const SETUP: Setup = Setup {
     pairs: 1,
     server: false,
     offloads: none,
+    interrupts: false,
 };
 const RX: usize = 0;
 const TX: usize = 1;

@@ -11,6 +11,7 @@ const SETUP: Setup = Setup {
     pairs: 1,
     server: false,
     offloads: none,
+    interrupts: false,
 };
 
 /// All kinds: what the back end offers decides, `packed` has to be asked for.

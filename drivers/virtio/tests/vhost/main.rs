@@ -7,6 +7,7 @@
 )]
 
 mod backend;
+mod interrupts;
 mod lies;
 mod loopback;
 mod offloads;

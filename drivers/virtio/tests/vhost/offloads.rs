@@ -32,6 +32,7 @@ const SETUP: Setup = Setup {
     pairs: 1,
     server: false,
     offloads: everything,
+    interrupts: false,
 };
 
 /// A packet whose layer 4 checksum is the sum of its pseudo-header, as one that isn't filled in.
