@@ -169,12 +169,12 @@ impl Mbuf {
         // buffer, and `&mut self` makes the slice the only way to it. A pool's buffers are memory that
         // it has, so none is at 0; unless told so, each caller compares the pointer with that `None`.
         unsafe {
-            is_writable(self.0.as_ptr()).then(|| {
-                let header = self.header();
-                std::hint::assert_unchecked(!header.place.buf.is_null());
-                let start = usize::from(header.place.data_off);
-                let len = usize::from(header.meta.data_len);
-                std::slice::from_raw_parts_mut(header.place.buf.add(start), len)
+            let header = self.0.as_ptr();
+            is_writable(header).then(|| {
+                let place = (*header).place;
+                let len = usize::from((*header).meta.data_len);
+                std::hint::assert_unchecked(!place.buf.is_null());
+                std::slice::from_raw_parts_mut(place.buf.add(usize::from(place.data_off)), len)
             })
         }
     }

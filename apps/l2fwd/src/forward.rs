@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use packetboat::eal::StopFlag;
-use packetboat::mbuf::{Burst, Mbuf};
+use packetboat::mbuf::Burst;
 use packetboat::net::MacAddress;
 use packetboat::port::{RxQueue, Sleeper};
 use packetboat::sys::tsc;
@@ -105,11 +105,7 @@ impl Lane {
         for rx in &mut self.rx {
             rx.receive(burst);
             turn.polled(burst.len());
-            // A copy that no frame can change is looked at once, and kept in registers.
-            let rewrite = self.rewrite;
-            for frame in burst.iter_mut() {
-                rewrite.apply(frame);
-            }
+            self.rewrite.apply_to(burst);
             if self.finish {
                 finish(burst);
             }
@@ -151,15 +147,27 @@ impl Rewrite {
         Self::Addresses { addresses: [2, 0, 0, 0, high, low, a, b, c, d, e, f] }
     }
 
-    /// Does it. A frame too short for a header is left as it is.
+    /// Does it to all frames. One that is too short for a header is left as it is.
     #[inline(always)]
-    pub(crate) fn apply(&self, frame: &mut Mbuf) {
-        if let Self::Addresses { addresses } = self
-            && let Some(data) = frame.data_mut()
+    fn apply_to(self, burst: &mut Burst) {
+        if let Self::Addresses { addresses: [a, b, c, d, e, f, g, h, rest @ ..] } = self {
+            let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+            replace_addresses(burst, first, u32::from_ne_bytes(rest));
+        }
+    }
+}
+
+/// Writes the first twelve bytes of each frame. As two numbers, and out of line, they stay in registers.
+#[inline(never)]
+fn replace_addresses(burst: &mut Burst, first: u64, rest: u32) {
+    for frame in burst.iter_mut() {
+        if let Some(data) = frame.data_mut()
             && let Some(header) = data.first_chunk_mut::<HEADER_BYTES>()
-            && let Some((place, _)) = header.split_first_chunk_mut()
+            && let Some((eight, others)) = header.split_first_chunk_mut()
+            && let Some(four) = others.first_chunk_mut()
         {
-            *place = *addresses;
+            *eight = first.to_ne_bytes();
+            *four = rest.to_ne_bytes();
         }
     }
 }
@@ -312,8 +320,10 @@ mod tests {
         let pool = testing::pool(1);
         let mut frame = pool.alloc().unwrap();
         frame.append(13).unwrap().fill(7);
-        Rewrite::for_port(0, PORT_MAC).apply(&mut frame);
-        assert_eq!(frame.data(), [7; 13]);
+        let mut burst = Burst::with_limit(1);
+        burst.push(frame).unwrap();
+        Rewrite::for_port(0, PORT_MAC).apply_to(&mut burst);
+        assert_eq!(burst.as_slice()[0].data(), [7; 13]);
     }
 
     #[test]
