@@ -50,10 +50,22 @@ impl MbufPool {
         let mut done = 0;
         while done < count {
             let batch = (count - done).min(BATCH);
-            if !self.objects().take_each(batch, &mut lend_one)
-                && !self.lend_copied(batch, &mut lend_one)
-            {
-                break;
+            if !self.objects().take_each(batch, &mut lend_one) {
+                // Here, and not in a function that is handed the closure: what it has captured would
+                // be in memory for good, and be read again after each store of the loop above.
+                let mut objects = [const { MaybeUninit::<Object>::uninit() }; BATCH];
+                let Some(objects) = objects.get_mut(..batch) else { break };
+                if !self.copy_out(objects) {
+                    break;
+                }
+                let mut rest = Rest { objects, handed_out: 0, pool: self.objects() };
+                while let Some(object) = rest.objects.get(rest.handed_out) {
+                    // SAFETY: filled by the pool.
+                    let object = unsafe { object.assume_init() };
+                    rest.handed_out += 1;
+                    lend_one(object);
+                }
+                forget(rest);
             }
             done += batch;
         }
@@ -63,21 +75,8 @@ impl MbufPool {
     /// For who has no cache, or one that is too small or empty.
     #[cold]
     #[inline(never)]
-    fn lend_copied(&self, count: usize, lend_one: &mut dyn FnMut(Object)) -> bool {
-        let mut objects = [const { MaybeUninit::<Object>::uninit() }; BATCH];
-        let Some(objects) = objects.get_mut(..count) else { return false };
-        if !self.objects().get_bulk(objects) {
-            return false;
-        }
-        let mut rest = Rest { objects, handed_out: 0, pool: self.objects() };
-        while let Some(object) = rest.objects.get(rest.handed_out) {
-            // SAFETY: filled by the pool.
-            let object = unsafe { object.assume_init() };
-            rest.handed_out += 1;
-            lend_one(object);
-        }
-        forget(rest);
-        true
+    fn copy_out(&self, objects: &mut [MaybeUninit<Object>]) -> bool {
+        self.objects().get_bulk(objects)
     }
 }
 
