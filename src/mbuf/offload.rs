@@ -185,8 +185,7 @@ macro_rules! tx_getters {
             #[inline(always)]
             #[must_use]
             pub fn requests_any(&self) -> bool {
-                // They are the 16 bits of half a word, which makes it one comparison.
-                (self.header().meta.flags >> TxFlags::SHIFT) as u16 != 0
+                self.header().meta.flags & TxFlags::ALL != 0
             }
 
             /// What the frame asks its device for.
