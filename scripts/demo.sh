@@ -47,6 +47,7 @@ show_taps() { # SECONDS
     ((EUID == 0)) || die "wanted root for TAPs and namespaces, found user $(id -un). Run: sudo scripts/demo.sh"
     need_command ip iproute2
     need_command iperf3
+    need_command ping iputils-ping
     need_command jq
     title 'Two NICs in software, each wired to a namespace'
     say "namespace ${NETNS[0]} (198.18.0.1) -- TAP -- NIC 0 [l2fwd] NIC 1 -- TAP -- namespace ${NETNS[1]} (198.18.0.2)"
@@ -54,7 +55,7 @@ show_taps() { # SECONDS
     into_namespace 0 pb-left 198.18.0.1
     into_namespace 1 pb-right 198.18.0.2
     title 'l2fwd takes both'
-    l2fwd --no-mac-updating
+    l2fwd --no-mac-updating --table
     grep -E '^Port|^Forwarding' "$OUT/l2fwd.txt"
     title 'ping through it, both ways'
     must outside 0 ping -c 5 -i 0.3 -w 20 198.18.0.2
@@ -80,18 +81,26 @@ into_namespace() { # NUMBER TAP ADDRESS
 outside() { ip netns exec "${NETNS[$1]}" "${@:2}"; }
 
 show_iperf3() { # SECONDS
-    local server client
-    title "iperf3 through it for $1 s; meanwhile what l2fwd says each second"
+    local server client table=''
+    title "iperf3 through it for $1 s; meanwhile l2fwd's table"
     outside 1 iperf3 -s -1 >"$OUT/iperf3-server.txt" 2>&1 &
     server=$!
     sleep 0.5
     outside 0 iperf3 -c 198.18.0.2 -t "$1" -J >"$OUT/iperf3.json" 2>&1 &
     client=$!
-    while kill -0 "$client" 2>/dev/null; do
-        sleep 2
-        tail -n 3 "$OUT/l2fwd.txt"
-    done
+    if [[ -t 1 ]]; then
+        # As it is drawn: each second over the last one.
+        tail -n 0 -f "$OUT/l2fwd.txt" &
+        table=$!
+    fi
     must wait "$client"
+    if [[ -n $table ]]; then
+        sleep 1.1
+        kill "$table"
+        wait "$table" 2>/dev/null
+    else
+        last_table
+    fi
     kill "$server" 2>/dev/null
     wait "$server" 2>/dev/null
     jq -r 'if .error then "iperf3: \(.error)" else
@@ -99,10 +108,13 @@ show_iperf3() { # SECONDS
         end' "$OUT/iperf3.json"
 }
 
+# The table that l2fwd has drawn last: what stands behind the last step back to its beginning.
+last_table() { awk -v RS='\033' 'END { sub(/^\[J/, ""); printf "%s", $0 }' "$OUT/l2fwd.txt"; }
+
 show_gen() { # SECONDS
     title 'A generator and checker behind NIC 0; NIC 1 reflects'
     nics gen:rate=max,size=60 reflect --wait-when-full
-    l2fwd --no-mac-updating --lossless
+    l2fwd --no-mac-updating --lossless --table
     grep -E '^Port|^Forwarding' "$OUT/l2fwd.txt"
     sleep "$1"
     finish
@@ -115,7 +127,7 @@ FAILURES=0
 finish() {
     title 'Ctrl-C'
     l2fwd_stop
-    tail -n 6 "$OUT/l2fwd.txt"
+    last_table
     ((L2FWD_CODE == 0)) || failed "l2fwd ended with $L2FWD_CODE"
     ((FAILURES == 0)) || die "$FAILURES of the steps above failed"
     say 'All of it went through l2fwd.'

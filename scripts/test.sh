@@ -8,6 +8,8 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/lib/common.sh"
 # shellcheck source=lib/steps.sh
 . "$HERE/lib/steps.sh"
+# shellcheck source=lib/nightly.sh
+. "$HERE/lib/nightly.sh"
 # shellcheck source=lib/rust.sh
 . "$HERE/lib/rust.sh"
 # shellcheck source=lib/pages.sh
@@ -23,6 +25,8 @@ main() {
         PARTS+=("${name%.sh}")
     done
     choose "$@"
+    [[ -c /dev/null ]] ||
+        die "wanted the device /dev/null, found $(stat -c %F /dev/null). Run: rm -f /dev/null && mknod -m 666 /dev/null c 1 3"
     cd "$REPO" || die "wanted the checkout $REPO, found that it can't be entered. Run: ls -ld $REPO"
     LOGS=$BUILD/test-logs
     mkdir -p "$LOGS" || die "wanted the folder $LOGS for logs, found that it can't be made. Run: CARGO_TARGET_DIR=… $0"

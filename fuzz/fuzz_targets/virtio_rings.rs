@@ -10,5 +10,6 @@ use packetboat_virtio::fuzz::Playground;
 static PLAYGROUND: OnceLock<Playground> = OnceLock::new();
 
 fuzz_target!(|input: &[u8]| {
-    PLAYGROUND.get_or_init(Playground::new).rings(input);
+    let new = || Playground::new().expect("memory to play in");
+    PLAYGROUND.get_or_init(new).rings(input).expect("memory for queues");
 });

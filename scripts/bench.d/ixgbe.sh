@@ -1,24 +1,62 @@
 # shellcheck shell=bash
-# user-mode instructions per forwarded frame of the ixgbe driver, lean and full path, x86-64-v2 and v3
-#
+# instructions per forwarded frame of l2fwd with the ixgbe driver, beside DPDK's; its cycles on softnic
+
+ixgbe_usage() {
+    cat <<'USAGE'
+Usage: scripts/bench.sh ixgbe [guest|loop|cycles|all] [ROW…]
+
+guest   l2fwd in a QEMU guest, its NICs 82599s that softnic plays and that keep rings full, through VFIO
+        and a virtual IOMMU; a plugin of QEMU counts user-mode instructions. DPDK's l2fwd and testpmd in
+        the same way, and our first row again as a control. ROWs: scripts/rig/count.sh --list
+loop    the driver with a loop around it, on a device in process, counted by callgrind
+cycles  cycles per frame of the driver on softnic on one core, without a VM, and what softnic moves;
+        needs a quiet machine: rounds beside a bad canary don't count. CPU=N says where (1)
+all     the three, one after the other (default)
+USAGE
+}
+
+bench_ixgbe() {
+    local what=${1-all}
+    shift
+    case $what in
+        -h | --help) ixgbe_usage ;;
+        guest) scripts/rig/count.sh "$@" ;;
+        loop) _ixgbe_loop ;;
+        cycles) _ixgbe_cycles ;;
+        all)
+            scripts/rig/count.sh || return
+            _ixgbe_loop || return
+            _ixgbe_cycles
+            ;;
+        *) die "wanted guest, loop, cycles or all, found '$what'. Run: scripts/bench.sh ixgbe --help" ;;
+    esac
+}
+
+_ixgbe_cycles() {
+    local cpu=${CPU:-1}
+    need_rust >&2
+    need_command taskset util-linux >&2
+    keep_hugepages 128 >&2
+    run cargo build --quiet --release --package packetboat-bench-ixgbe --bin bench-ixgbe-cycles >&2 </dev/null ||
+        die 'wanted bench-ixgbe-cycles, found that it does not build (above)'
+    # Its server threads answer while ports start, and sleep then.
+    taskset -c "$cpu" "$BUILD/release/bench-ixgbe-cycles"
+}
+
 # bench-ixgbe-loop moves bursts of 32 frames of 60 bytes between two ports whose rings are always full, and
 # rewrites both MAC addresses; callgrind counts. The device in process moves frames within the writes of
-# tail registers, and is left out. What l2fwd itself costs in a guest isn't counted here.
+# tail registers, and is left out.
 
 IXGBE_TURNS=2000 # 64 frames each
 
-bench_ixgbe() {
+_ixgbe_loop() {
     local level path
-    if [[ ${1-} == --help ]]; then
-        sed -n '2,7s/^# \{0,1\}//p' "$REPO/scripts/bench.d/ixgbe.sh"
-        return
-    fi
     need_rust >&2
     need_command valgrind >&2
     printf 'cpu\tpath\treceive\ttransmit\tloop and rewrite\tpool\tall\n'
     for level in x86-64-v2 x86-64-v3; do
         run env RUSTFLAGS="-Ctarget-cpu=$level" CARGO_TARGET_DIR="$BUILD/bench-$level" \
-            cargo build --quiet --release --package packetboat-bench-ixgbe >&2 </dev/null || die 'wanted bench-ixgbe-loop, found that it does not build (above)'
+            cargo build --quiet --release --package packetboat-bench-ixgbe --bin bench-ixgbe-loop >&2 </dev/null || die 'wanted bench-ixgbe-loop, found that it does not build (above)'
         for path in lean full; do _ixgbe_count "$level" "$path"; done
     done
 }

@@ -1,5 +1,8 @@
 # shellcheck shell=bash
-# virtio's front end beside DPDK's, in lock step with the same back end: instructions, cycles, bars
+# virtio's front end beside DPDK's: instructions, cycles and bars in lock step; throughput of both l2fwd
+
+# shellcheck source=../virtio/throughput.sh
+. "$REPO/scripts/virtio/throughput.sh"
 
 VIRTIO_PAGES=80 # of 2 MiB: 64 MiB for each side of one process, and some for rounding
 
@@ -11,15 +14,18 @@ One process, one core: DPDK's vhost library and a few lines of ring code are the
 DPDK's virtio-user the front end. Per step the back end makes exactly B frames available and takes
 what was sent, uncounted; receiving, rewriting addresses and sending are counted. Three tables:
 instructions per frame (callgrind; each twice: the difference is the A/A column), cycles per frame
-(processes of both sides taking turns, each twice: A/A again), and which bars are reached.
+(processes of both sides taking turns, each twice: A/A again), and which bars are reached. A fourth
+one: what both l2fwd programs forward for the same generator on another core, with its spread.
 
   --queues LIST       queue sizes (256)
   --rounds N          rounds to keep of each cycle figure (101)
   --row-seconds S     most seconds for one (3)
   --cpu CPU           where (0)
+  --turns N           of each l2fwd (7), of --turn-seconds S (2)
+  --cpus CPU,CPU      where to forward and where to generate (0,1)
   --aged              mbufs in random order, as after a long life
   --quick             few steps: shows that all of it works
-  --no-instructions, --only-instructions
+  --no-instructions, --only-instructions, --no-throughput, --only-throughput
 
 The peer is the DPDK that pkg-config finds, PEER_PKG_CONFIG_PATH=DIR first.
 USAGE
@@ -35,7 +41,8 @@ packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=0
 packed_vq=1,mrg_rxbuf=1,in_order=0,vectorized=0'
 
 bench_virtio() {
-    local queues=256 rounds=101 seconds=3 cpu=0 aged=() quick='' instructions=yes cycles=yes
+    local queues=256 rounds=101 seconds=3 cpu=0 aged=() quick='' instructions=yes cycles=yes throughput=yes
+    TURNS=7 TURN_SECONDS=2 CPUS=0,1
     while (($#)); do
         case $1 in
             -h | --help)
@@ -47,9 +54,14 @@ bench_virtio() {
             --row-seconds) seconds=$2 && shift ;;
             --cpu) cpu=$2 && shift ;;
             --aged) aged=(-a) ;;
-            --quick) quick=yes rounds=3 seconds=0.3 ;;
+            --turns) TURNS=$2 && shift ;;
+            --turn-seconds) TURN_SECONDS=$2 && shift ;;
+            --cpus) CPUS=$2 && shift ;;
+            --quick) quick=yes rounds=3 seconds=0.3 TURNS=1 TURN_SECONDS=1 ;;
             --no-instructions) instructions= ;;
-            --only-instructions) cycles= ;;
+            --only-instructions) cycles='' throughput='' ;;
+            --no-throughput) throughput= ;;
+            --only-throughput) instructions='' cycles='' ;;
             *) die "wanted an option of the virtio part, found '$1'. Run: $0 virtio --help" ;;
         esac
         shift
@@ -67,6 +79,7 @@ bench_virtio() {
     if [[ -n $instructions ]]; then virtio_instructions; fi
     if [[ -n $cycles ]]; then virtio_cycles; fi
     if [[ -n $instructions ]]; then virtio_bars; fi
+    if [[ -n $throughput ]]; then virtio_throughput; fi
 }
 
 # Sets LOCKSTEP: the two programs are $LOCKSTEP-ours and $LOCKSTEP-dpdk.

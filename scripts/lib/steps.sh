@@ -56,11 +56,17 @@ with_flags() {
 }
 
 _watch() {
-    local code
+    local code start_s=$SECONDS
     STEP_LOG=$LOGS/$PART.step
     run "$@" 2>&1 </dev/null | tee "$STEP_LOG"
     code=${PIPESTATUS[0]}
     cat "$STEP_LOG" >>"$LOGS/$PART.log"
+    say "# $((SECONDS - start_s)) s"
+    # As root, a program that replaces the file it writes to takes this one from all that follow.
+    if [[ ! -c /dev/null ]]; then
+        say "wanted the device /dev/null, found that the command above has replaced it. Run: rm -f /dev/null && mknod -m 666 /dev/null c 1 3"
+        return 1
+    fi
     return "$code"
 }
 

@@ -10,7 +10,7 @@
 #   08:00.0            e1000e, a device that l2fwd has no driver for
 #
 # and two NUMA nodes, of which only node 0 has CPUs. `main` has an Intel IOMMU, `virtio-iommu` that.
-# `softnic` has other NICs in the same places: softnic.sh.
+# `softnic` has other NICs in the same places, `counting` two that count: softnic.sh.
 
 . "$REPO/scripts/rig/softnic.sh"
 
@@ -30,14 +30,14 @@ UNKNOWN_BDF=0000:08:00.0
 NETNS=("pbrig$$a" "pbrig$$b")
 TAPS=("pb$$a" "pb$$b")
 
-# machine_start main|virtio-iommu|softnic LOGDIR: boot, and wait until the agent answers.
+# machine_start main|virtio-iommu|softnic|counting LOGDIR: boot, and wait until the agent answers.
 machine_start() {
     local kind=$1 n args=()
     MACHINE_LOG=$2
     RUN=$(mktemp -d /tmp/pbrig.XXXXXX)
     mkdir -p "$MACHINE_LOG"
-    taps_create "$kind" || { machine_stop; return 1; }
-    [[ $kind != softnic ]] || softnic_start || { machine_stop; return 1; }
+    [[ $kind == counting ]] || taps_create "$kind" || { machine_stop; return 1; }
+    [[ $kind != softnic && $kind != counting ]] || softnic_start "$kind" || { machine_stop; return 1; }
     machine_arguments "$kind"
     printf '%q ' "$RIG_QEMU" "${args[@]}" >"$MACHINE_LOG/qemu.command"
     "$RIG_QEMU" "${args[@]}" >"$MACHINE_LOG/qemu.log" 2>&1 </dev/null &
@@ -50,7 +50,7 @@ machine_start() {
             return 1
         fi
         if [[ -S $RUN/agent ]] && "$WIRE" guest --socket "$RUN/agent" --timeout-s 5 true 2>/dev/null; then
-            taps_move
+            [[ $kind == counting ]] || taps_move
             return 0
         fi
         sleep 0.1
@@ -64,11 +64,15 @@ machine_start() {
 # machine_arguments KIND: fills args.
 machine_arguments() {
     local kind=$1 n tap append initrd=$PAYLOAD_INITRD memory=memory-backend-ram share='' reboot=-no-reboot
-    if [[ $kind == softnic ]]; then
-        # Its NICs live in another process: memory must be shared. They must outlive a reboot, too.
-        initrd=$LOGS/initrd-softnic memory=memory-backend-memfd share=,share=on reboot=
-    fi
     append='console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests apparmor=0 audit=0'
+    case $kind in
+        softnic | counting)
+            # Its NICs live in another process: memory must be shared. They must outlive a reboot, too.
+            initrd=$LOGS/initrd-softnic memory=memory-backend-memfd share=,share=on reboot=
+            ;;
+    esac
+    # CPU 1 is for the lcore alone, and programs are always in the same place.
+    [[ $kind != counting ]] || append+=' isolcpus=1 norandmaps'
     args=(-name packetboat-rig -no-user-config -nodefaults -display none ${reboot:+"$reboot"}
         -kernel "$RIG_VMLINUZ" -initrd "$initrd" -m 1024 -smp 3
         -object "$memory,id=m0,size=768M$share" -object "$memory,id=m1,size=256M$share"
@@ -78,7 +82,7 @@ machine_arguments() {
         *) args+=(-accel 'tcg,thread=multi' -cpu max -machine q35) ;;
     esac
     case $kind in
-        main | softnic)
+        main | softnic | counting)
             args+=(-device 'intel-iommu,intremap=on,caching-mode=on')
             append+=' intel_iommu=on iommu.passthrough=0'
             ;;
@@ -91,7 +95,11 @@ machine_arguments() {
     for n in {0..7}; do
         args+=(-device "pcie-root-port,id=rp$n,chassis=$((n + 1)),slot=$((n + 1))")
     done
-    if [[ $kind == softnic ]]; then softnic_arguments; else virtio_arguments; fi
+    case $kind in
+        softnic) softnic_arguments ;;
+        counting) counting_arguments ;;
+        *) virtio_arguments ;;
+    esac
     args+=(-serial "file:$MACHINE_LOG/console.log"
         -device virtio-serial-pci
         -chardev "socket,id=agent,path=$RUN/agent,server=on,wait=off"

@@ -29,7 +29,7 @@ prepare() {
     make_payload
 }
 
-# make_payload: bash, l2fwd, the probe, their libraries and our scripts, as a second archive behind
+# make_payload: bash, l2fwd, the probe, the wire's program for TCP, their libraries and our scripts, as a second archive behind
 # the initramfs. The kernel unpacks one after the other.
 make_payload() {
     local root file
@@ -39,9 +39,10 @@ make_payload() {
     mkdir -p "$root/bin" "$LOGS"
     install -m 755 "$L2FWD" "$root/bin/packetboat-l2fwd"
     install -m 755 -s "$PROBE" "$root/bin/vfio-probe"
+    install -m 755 -s "$WIRE" "$root/bin/packetboat-wire"
     install -m 755 "$(command -v bash)" "$root/bin/bash"
     install -m 755 "$REPO/scripts/devbind.sh" "$REPO/scripts/hugepages.sh" "$root/bin"
-    for file in $(ldd "$L2FWD" "$PROBE" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
+    for file in $(ldd "$L2FWD" "$PROBE" "$WIRE" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
         install -D -m 755 "$file" "$root$file"
     done
     [[ -z ${RIG_EXTRA-} ]] || cp -a "$RIG_EXTRA"/. "$root" # a directory to lay over the guest's root

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Runs l2fwd in a QEMU guest, with real frames from outside, and checks what becomes of them.
 #
-#   scripts/rig/run.sh SCENARIO…   run these
-#   scripts/rig/run.sh all         run all of l2fwd's, the machine booted once per kind
-#   scripts/rig/run.sh softnic     run all of softnic's
+#   scripts/rig/run.sh SCENARIO…   run these; NAME@softnic on 82599s that softnic plays
+#   scripts/rig/run.sh all         run all of l2fwd's on virtio, the machine booted once per kind
+#   scripts/rig/run.sh ixgbe       run l2fwd's on softnic
+#   scripts/rig/run.sh softnic     run others' drivers on softnic
 #   scripts/rig/run.sh --list      name them
 #   scripts/rig/run.sh --shell [MACHINE]  boot and take commands for the guest line by line
 #
@@ -19,23 +20,28 @@ SCENARIOS=$REPO/scripts/rig/scenarios
 # In this order: what is most telling first, what changes the machine last, one kind after the other.
 ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup grow bad-input
     device-gone virtio-iommu)
+# The same with our ixgbe driver; `ixgbe` for short.
+IXGBE_ORDER=(two-ports@softnic no-mac-updating@softnic four-ports@softnic two-queues@softnic tcp-file@softnic
+    link-flap@softnic kill-9@softnic startup@softnic grow@softnic bad-input@softnic softnic-interop
+    softnic-unplug device-gone@softnic)
 # Others' drivers on softnic; `softnic` for short.
 SOFTNIC_ORDER=(softnic-linux softnic-dpdk)
 
 main() {
     local names=()
     case ${1-} in
-        --list) printf '%s\n' "${ORDER[@]}" "${SOFTNIC_ORDER[@]}" && exit ;;
-        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
+        --list) printf '%s\n' "${ORDER[@]}" "${IXGBE_ORDER[@]}" "${SOFTNIC_ORDER[@]}" && exit ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
         '') die "wanted a scenario, found none. Run: scripts/rig/run.sh --list" ;;
         all) names=("${ORDER[@]}") ;;
+        ixgbe) names=("${IXGBE_ORDER[@]}") ;;
         softnic) names=("${SOFTNIC_ORDER[@]}") ;;
         --shell) ;;
         *) names=("$@") ;;
     esac
     local name
     for name in "${names[@]}"; do
-        [[ -e $SCENARIOS/$name.sh ]] || die "wanted a scenario, found '$name'. Run: scripts/rig/run.sh --list"
+        [[ -e $SCENARIOS/${name%@softnic}.sh ]] || die "wanted a scenario, found '$name'. Run: scripts/rig/run.sh --list"
     done
     ((EUID == 0)) || die "wanted root for taps and namespaces, found user $(id -un). Run: sudo scripts/rig/run.sh $*"
     prepare
@@ -55,7 +61,8 @@ run_scenario() {
     LOG=$LOGS/$name
     rm -rf "$LOG" && mkdir -p "$LOG"
     # shellcheck source=/dev/null
-    . "$SCENARIOS/$name.sh"
+    . "$SCENARIOS/${name%@softnic}.sh"
+    [[ $name != *@softnic ]] || MACHINE=softnic
     say "# $name"
     if [[ ${BOOTED-} != "$MACHINE" ]] || ! machine_is_up; then
         machine_stop

@@ -4,6 +4,7 @@
 # Run it as root on Debian 12 or newer. A second run finds everything in place and ends at once.
 #
 #   scripts/rig/setup.sh            fetch and build what is missing
+#   scripts/rig/setup.sh --bench    the same, and DPDK's l2fwd to compare with (count.sh)
 #   scripts/rig/setup.sh --clean    forget the cache of the rig
 #
 # Environment: PACKETBOAT_CACHE  where the cache is (default: ~/.cache/packetboat)
@@ -23,20 +24,23 @@ GUEST_MODULES=(virtio_pci virtio_net virtio_console virtio-iommu vfio vfio_iommu
 # What judges softnic beside the kernel: DPDK's test program with its ixgbe driver.
 DPDK_PACKAGES=(dpdk-dev)
 DPDK_DRIVERS=(bus_pci bus_vdev mempool_ring net_ixgbe)
+# What its l2fwd is built from: the source is among its examples.
+L2FWD_PACKAGES=(libdpdk-dev dpdk-doc)
 
 RIG_CACHE=$CACHE/rig
 HERE=$REPO/scripts/rig
 QEMU_TREE=$RIG_CACHE/qemu-${QEMU_VERSION//[:~+]/_}
 GUEST_DIR=$RIG_CACHE/guest-$(printf '%s\n' "$GUEST_SUITE" "${GUEST_PACKAGES[@]}" "${GUEST_MODULES[@]}" | sha256sum | cut -c1-12)
 DPDK_DIR=$RIG_CACHE/dpdk-$(printf '%s\n' "$GUEST_SUITE" "${DPDK_PACKAGES[@]}" "${DPDK_DRIVERS[@]}" | sha256sum | cut -c1-12)
+L2FWD_DIR=$RIG_CACHE/dpdk-l2fwd-${DPDK_DIR##*-}
 INITRAMFS=$GUEST_DIR/initramfs-$(cat "$HERE"/guest/* | sha256sum | cut -c1-12).cpio.gz
 
 main() {
     case ${1-} in
     --clean) run rm -rf "$RIG_CACHE" && exit ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
-    '') ;;
-    *) die "wanted no argument or --clean, found '$1'. Run: scripts/rig/setup.sh --help" ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
+    '' | --bench) ;;
+    *) die "wanted no argument, --bench or --clean, found '$1'. Run: scripts/rig/setup.sh --help" ;;
     esac
     mkdir -p "$RIG_CACHE"
     exec 9>"$RIG_CACHE/lock" && flock 9 # two set-ups at once would write into the same tree
@@ -44,6 +48,7 @@ main() {
     [[ -e $GUEST_DIR/done ]] || fetch_guest
     [[ -e $INITRAMFS ]] || build_initramfs
     [[ -e $DPDK_DIR/done ]] || fetch_dpdk
+    [[ ${1-} != --bench || -e $L2FWD_DIR/done ]] || build_dpdk_l2fwd
     write_wrapper
     say "rig: $("$RIG_CACHE/qemu" --version | head -1), guest $(<"$GUEST_DIR/done"), in $RIG_CACHE"
 }
@@ -118,6 +123,27 @@ fetch_dpdk() {
     touch "$DPDK_DIR/done"
 }
 
+# build_dpdk_l2fwd: DPDK's example, with the headers and flags of the package whose libraries fetch_dpdk
+# took. Linked by this machine's compiler; those libraries' own needs are met in the guest.
+build_dpdk_l2fwd() {
+    need_tools
+    need_package gcc libc6-dev pkgconf
+    local tree=$RIG_CACHE/dpdk-l2fwd.new lib flags=()
+    extract "$GUEST_SUITE" "$tree" "$(IFS=,; printf '%s' "${L2FWD_PACKAGES[*]}")" ||
+        die "wanted the packages ${L2FWD_PACKAGES[*]} of Debian $GUEST_SUITE, found that they can't be fetched (see above). Check the mirror in /etc/apt and run: scripts/rig/setup.sh --bench"
+    lib=$tree/usr/lib/x86_64-linux-gnu
+    # As its Makefile does it: -O3 and what the package says, -march=corei7 among it.
+    read -ra flags < <(PKG_CONFIG_SYSROOT_DIR=$tree PKG_CONFIG_LIBDIR=$lib/pkgconfig pkg-config --cflags libdpdk-libs)
+    rm -rf "$L2FWD_DIR"
+    mkdir -p "$L2FWD_DIR/root/dpdk"
+    cc -O3 -DALLOW_EXPERIMENTAL_API "${flags[@]}" -idirafter "$tree/usr/include" \
+        "$tree/usr/share/dpdk/examples/l2fwd/main.c" -o "$L2FWD_DIR/root/dpdk/l2fwd" \
+        -L"$lib" -Wl,--as-needed,--allow-shlib-undefined -lrte_ethdev -lrte_net -lrte_mbuf -lrte_mempool -lrte_ring -lrte_eal -lrte_log ||
+        die "wanted DPDK's l2fwd built from $tree/usr/share/dpdk/examples/l2fwd, found that cc fails (see above). Run: scripts/rig/setup.sh --bench"
+    sed -n 's/^Version: /DPDK /p' "$lib/pkgconfig/libdpdk-libs.pc" >"$L2FWD_DIR/done"
+    rm -rf "$tree"
+}
+
 # build_initramfs: busybox, the modules, and the two scripts of guest/.
 build_initramfs() {
     need_tools
@@ -147,7 +173,7 @@ QEMU_MODULE_DIR='$lib/qemu' exec '$lib/ld-linux-x86-64.so.2' --inhibit-cache \\
 WRAPPER
     chmod 755 "$RIG_CACHE/qemu.new"
     mv "$RIG_CACHE/qemu.new" "$RIG_CACHE/qemu"
-    printf 'RIG_QEMU=%q\nRIG_VMLINUZ=%q\nRIG_INITRAMFS=%q\nRIG_DPDK=%q\n' "$RIG_CACHE/qemu" "$GUEST_DIR/vmlinuz" "$INITRAMFS" "$DPDK_DIR/root" >"$RIG_CACHE/env.new"
+    printf 'RIG_QEMU=%q\nRIG_VMLINUZ=%q\nRIG_INITRAMFS=%q\nRIG_DPDK=%q\nRIG_DPDK_L2FWD=%q\n' "$RIG_CACHE/qemu" "$GUEST_DIR/vmlinuz" "$INITRAMFS" "$DPDK_DIR/root" "$L2FWD_DIR" >"$RIG_CACHE/env.new"
     mv "$RIG_CACHE/env.new" "$RIG_CACHE/env"
 }
 

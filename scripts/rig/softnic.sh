@@ -10,8 +10,13 @@
 #
 # A frame whose ring is full waits: on a busy machine a doorbell may come late, and a test that counts
 # frames mustn't depend on it. What is dropped otherwise is in apps/softnic/tests.
+#
+# The machine `counting` is for instructions per frame (count.sh). It has two NICs, 01:00.0 and 02:00.0,
+# each with a generator and checker, which keep rings full: they move frames within the writes of
+# doorbells, and QEMU waits for these. A plugin counts what runs on CPU 1.
 
 SOFTNIC_PID=
+COUNTING_PLUGIN= # the plugin, built; it counts when there is a file $RUN/order
 
 # softnic_build: the program, and a payload with what its scenarios run in the guest.
 softnic_build() {
@@ -34,16 +39,25 @@ softnic_build() {
     rm -rf "$root"
 }
 
-# softnic_start: all ten NICs in one process, before QEMU.
+# softnic_start softnic|counting: all NICs in one process, before QEMU.
 softnic_start() {
     local n options=()
     [[ -n ${SOFTNIC-} ]] || softnic_build
-    for n in {0..9}; do options+=(--socket "$RUN/softnic$n"); done
-    for n in 0 1 2 3; do options+=(--wire "stream:$RUN/n$n"); done
-    for n in 0 1; do options+=(--wire "tap:${TAPS[n]}"); done
-    options+=(--wire pair --wire pair)
-    for n in 8 9; do options+=(--wire 'gen:start=manual,size=60-1514,flows=64,checksums=on,rate=3k'); done
-    options+=(--wait-when-full --mac "$(nic_mac 0)" --control "$RUN/control")
+    case $1 in
+        softnic)
+            for n in {0..9}; do options+=(--socket "$RUN/softnic$n"); done
+            for n in 0 1 2 3; do options+=(--wire "stream:$RUN/n$n"); done
+            for n in 0 1; do options+=(--wire "tap:${TAPS[n]}"); done
+            options+=(--wire pair --wire pair)
+            for n in 8 9; do options+=(--wire 'gen:start=manual,size=60-1514,flows=64,checksums=on,rate=3k'); done
+            options+=(--wait-when-full)
+            ;;
+        counting)
+            for n in 0 1; do options+=(--socket "$RUN/softnic$n" --wire 'gen:size=60,flows=64,checksums=on'); done
+            options+=(--full-rings --counters "$RUN/counters")
+            ;;
+    esac
+    options+=(--mac "$(nic_mac 0)" --control "$RUN/control")
     printf '%q ' "$SOFTNIC" "${options[@]}" >"$MACHINE_LOG/softnic.command"
     "$SOFTNIC" "${options[@]}" >"$MACHINE_LOG/softnic.log" 2>&1 </dev/null &
     SOFTNIC_PID=$!
@@ -74,8 +88,20 @@ softnic_arguments() {
     done
 }
 
+# counting_arguments: adds the two NICs and the plugin to args. A doorbell is done when the guest goes on.
+counting_arguments() {
+    local n
+    for n in 0 1; do
+        args+=(-device "{\"driver\":\"vfio-user-pci\",\"id\":\"nic$n\",\"bus\":\"rp$n\",\"x-no-posted-writes\":true,\"socket\":{\"type\":\"unix\",\"path\":\"$RUN/softnic$n\"}}")
+    done
+    args+=(-plugin "$COUNTING_PLUGIN,counters=$RUN/counters,order=$RUN/order,vcpu=1,windows=$WINDOWS,seconds=$WINDOW_S,warm=$WARM_FRAMES")
+}
+
 # softnic_ctl WORDS…: a command for softnic.
 softnic_ctl() { "$SOFTNIC" ctl "$RUN/control" "$@"; }
+
+# softnic_receives N: whether a driver has switched the receiver of NIC N on.
+softnic_receives() { softnic_ctl nic "$1" registers | grep -q '^RXCTRL .*1$'; }
 
 # softnic_stat N NAME: a counter of NIC N.
 softnic_stat() { softnic_ctl nic "$1" stats | awk -v name="$2" '$1 == name { print $2 }'; }

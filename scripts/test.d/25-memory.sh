@@ -1,10 +1,8 @@
 # shellcheck shell=bash
 # heap, ring, mempool, mbuf: a million steps each against models, a short run of the benchmark, loom, fuzzing and thread sanitizer on nightly
 
-FUZZ_S=60 # each target
-
 part_memory() {
-    local cases=0 models=0 interleavings=0 runs=0 target
+    local cases=0 models=0 interleavings=0 runs=0
     need_rust
     # --nocapture: how many steps there were stands in what the tests say.
     step_cargo 'long runs against models' \
@@ -20,10 +18,8 @@ part_memory() {
 
     if has_nightly; then
         build_fuzz_targets
-        for target in heap mbuf; do
-            fuzz "$target"
-            runs=$((runs + $(_sum '^stat::number_of_executed_units: +([0-9]+)')))
-        done
+        fuzz heap mbuf
+        runs=$(_sum '^stat::number_of_executed_units: +([0-9]+)')
         thread_sanitizer
     else
         without 'fuzzing, thread sanitizer' "$NIGHTLY_WANTED"
@@ -49,31 +45,9 @@ bench_smoke() {
         }' "$LOGS/bench-memory.tsv"
 }
 
-NIGHTLY_WANTED='no nightly compiler. Run: rustup toolchain install nightly --profile minimal'
-has_nightly() { cargo +nightly --version >/dev/null 2>&1; }
-
 # _sum PATTERN: the sum of the numbers that the pattern's group finds in the last step's output.
 _sum() {
     sed -nE "s/$1.*/\\1/p" "$STEP_LOG" | awk '{ sum += $1 } END { print sum + 0 }'
-}
-
-build_fuzz_targets() {
-    need_command c++ g++ # libFuzzer is C++
-    FUZZ_HERE=$(rustc -vV | sed -n 's/^host: //p')
-    # What cargo-fuzz would set.
-    step 'fuzz targets build' env CARGO_TARGET_DIR="$BUILD/fuzz" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
-        RUSTFLAGS="$(with_flags -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-            -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-            -Zsanitizer=address --cfg fuzzing)" \
-        cargo +nightly build --release --manifest-path fuzz/Cargo.toml --target "$FUZZ_HERE"
-}
-
-# fuzz TARGET: for FUZZ_S seconds, from the corpus. New inputs stay in cargo's folder.
-fuzz() {
-    local found=$BUILD/fuzz/corpus/$1
-    mkdir -p "$found"
-    step "fuzzing: $1" "$BUILD/fuzz/$FUZZ_HERE/release/$1" "$found" "fuzz/corpus/$1" \
-        -max_total_time="$FUZZ_S" -max_len=2000 -len_control=0 -print_final_stats=1 -artifact_prefix="$BUILD/fuzz/"
 }
 
 # The standard library is built with the sanitizer, too: it would see races in its channels otherwise.

@@ -1,8 +1,7 @@
 # shellcheck shell=bash
-# virtio: ten million frames in process, a million over each kind of ring to DPDK's testpmd, either side killed, fuzzing
+# virtio: frames in process; testpmd over each kind of ring, Linux guests, OVS-DPDK; either side killed; fuzzing
 
 part_virtio() {
-    local target
     need_rust
     step_cargo 'ten million frames' \
         cargo test --release -p packetboat-virtio --test net -- --ignored --nocapture ten_million
@@ -11,12 +10,14 @@ part_virtio() {
         # At most 8 s a configuration: what got through by then is said, and accounted for.
         step_suite 'with testpmd: every kind of ring' env FRAMES=1000000 LIMIT_S=8 scripts/virtio/interop.sh matrix
         step_suite 'with testpmd: either side killed' scripts/virtio/interop.sh restart
+        step_suite 'Linux guests behind testpmd' scripts/virtio/interop.sh guests
+        step_suite 'with OVS-DPDK' scripts/virtio/interop.sh ovs
     else
         cannot 'with testpmd' "hugepages take root. Run: sudo $0 virtio"
     fi
     if has_nightly; then
         build_fuzz_targets
-        for target in virtio_rings virtio_messages; do fuzz "$target"; done
+        fuzz virtio_rings virtio_messages
     else
         without 'fuzzing' "$NIGHTLY_WANTED"
     fi

@@ -7,9 +7,8 @@ part_ixgbe() {
     need_rust
     need_command jq
     step_cargo 'driver against a device of registers' cargo test --package packetboat-ixgbe --no-fail-fast
-    step_cargo 'build l2fwd and softnic' cargo build --release --package packetboat-l2fwd --package packetboat-softnic
+    step 'l2fwd and softnic are built' cargo build --release --package packetboat-l2fwd --package packetboat-softnic
     step_suite 'driver on softnic' scripts/ixgbe/on_softnic.sh "$IXGBE_FRAMES"
-    # The functions are those of the part `memory`.
     if has_nightly; then
         build_fuzz_targets
         fuzz ixgbe

@@ -9,4 +9,5 @@ part_rig() {
     need_rust
     step 'rig: set up' scripts/rig/setup.sh
     step_suite rig scripts/rig/run.sh all
+    step_suite 'rig: the ixgbe driver' scripts/rig/run.sh ixgbe
 }

@@ -2,7 +2,9 @@
 # l2fwd between two vhost-user ports whose back end is DPDK's testpmd (net_vhost): every frame is
 # accounted for, over all kinds of rings, and with either side killed and started again.
 #
-#   scripts/virtio/interop.sh [matrix] [restart]   (default: both)
+#   scripts/virtio/interop.sh [matrix] [restart] [guests] [ovs]   (default: the first two)
+#
+# guests: Linux guests on QEMU's vhost-user (guests.sh); ovs: Open vSwitch with DPDK (ovs.sh).
 #
 # Environment: L2FWD=FILE       the program (default: the release build)
 #              FRAMES=N         frames through each configuration of the matrix (1000000)
@@ -17,6 +19,8 @@ L2FWD=${L2FWD:-${CARGO_TARGET_DIR:-$REPO/target}/release/packetboat-l2fwd}
 FRAMES=${FRAMES:-1000000}
 LIMIT_S=${LIMIT_S:-20}
 LOGS=${CARGO_TARGET_DIR:-$REPO/target}/virtio
+. "$REPO/scripts/virtio/guests.sh"
+. "$REPO/scripts/virtio/ovs.sh"
 PAGES=480 # of 2 MiB: testpmd's and l2fwd's, with room for a start while the last one ends
 
 main() {
@@ -33,8 +37,8 @@ main() {
     keep_hugepages "$PAGES"
     for part; do
         case $part in
-            matrix | restart) "$part" ;;
-            *) die "wanted matrix or restart, found '$part'. Run: $0" ;;
+            matrix | restart | guests | ovs) "$part" ;;
+            *) die "wanted matrix, restart, guests or ovs, found '$part'. Run: $0" ;;
         esac
     done
     tally
@@ -42,6 +46,8 @@ main() {
 
 leave() {
     l2fwd_kill
+    guests_stop
+    ovs_stop
     testpmd_kill
     rm -f "$LOGS"/*.sock
     give_hugepages_back
@@ -52,19 +58,22 @@ leave() {
 TESTPMD=''
 testpmd_start() { # NAME QUEUES [server]: ports 0 and 1 at $LOGS/0.sock and 1.sock
     local queues=$2 client=''
-    TESTPMD_LOG=$LOGS/$1.testpmd
     [[ ${3-} != server ]] || client=,client=1 # l2fwd listens
-    rm -f "$LOGS/pipe"
     # What one that was killed has left behind, it can't listen on.
     if [[ -z $client ]]; then rm -f "$LOGS/0.sock" "$LOGS/1.sock"; fi
+    testpmd_run "$1" --vdev "net_vhost0,iface=$LOGS/0.sock,queues=$queues$client" \
+        --vdev "net_vhost1,iface=$LOGS/1.sock,queues=$queues$client" \
+        -- -i --no-lsc-interrupt --forward-mode=io --rxq="$queues" --txq="$queues" \
+        --mbuf-size=10240 --total-num-mbufs=8192 --max-pkt-len=9600 --nb-cores=1
+}
+
+testpmd_run() { # NAME ARGUMENT…
+    TESTPMD_LOG=$LOGS/$1.testpmd
+    rm -f "$LOGS/pipe"
     mkfifo "$LOGS/pipe"
     # In memory of its own, no PCI device, one core to poll with. Line by line, so that answers come
     # before the prompt that follows them.
-    stdbuf -oL dpdk-testpmd --no-pci --in-memory -m 192 -l 0,1 --main-lcore 0 --log-level=warning \
-        --vdev "net_vhost0,iface=$LOGS/0.sock,queues=$queues$client" \
-        --vdev "net_vhost1,iface=$LOGS/1.sock,queues=$queues$client" \
-        -- -i --no-lsc-interrupt --forward-mode=io --rxq="$queues" --txq="$queues" \
-        --mbuf-size=10240 --total-num-mbufs=8192 --max-pkt-len=9600 --nb-cores=1 \
+    stdbuf -oL dpdk-testpmd --no-pci --in-memory -m 192 -l 0,1 --main-lcore 0 --log-level=warning "${@:2}" \
         <"$LOGS/pipe" >"$TESTPMD_LOG" 2>&1 &
     TESTPMD=$!
     exec 9>"$LOGS/pipe"
@@ -253,14 +262,26 @@ restart() {
     restart_front_end
 }
 
-# Whether frames pass now: the counters move on.
+# frames_pass [SECONDS]: whether l2fwd receives more within that time (6).
 frames_pass() {
     local before now tries
     before=$(l2fwd_received)
-    for ((tries = 0; tries < 60; tries++)); do
+    for ((tries = 0; tries < ${1-6} * 10; tries++)); do
         now=$(l2fwd_received)
         ((now > before)) && return 0
         sleep 0.1
+    done
+    return 1
+}
+
+# first_frames_pass: testpmd starts a circulation, and l2fwd receives it. Another time if need be:
+# testpmd drops what it shall start with if it hasn't noticed yet that somebody has connected.
+first_frames_pass() {
+    local tries
+    for ((tries = 0; tries < 3; tries++)); do
+        testpmd 'start tx_first'
+        frames_pass 2 && return 0
+        testpmd 'stop'
     done
     return 1
 }
@@ -276,15 +297,13 @@ restart_back_end() { # ROLE ARGUMENTS
         testpmd_start "$name" 1
         l2fwd_start "$name" "$2" || true
     fi
-    testpmd 'start tx_first'
     for ((round = 0; round < 10; round++)); do
-        frames_pass && passed=$((passed + 1))
+        first_frames_pass && passed=$((passed + 1))
         testpmd_kill
         testpmd_start "$name" 1 "$1"
         sleep 0.7 # until l2fwd has found it
-        testpmd 'start tx_first'
     done
-    frames_pass && passed=$((passed + 1))
+    first_frames_pass && passed=$((passed + 1))
     local code=0 came
     l2fwd_stop || code=$?
     testpmd_kill
@@ -315,8 +334,7 @@ restart_front_end() {
     testpmd_start "$name" 1
     for ((round = 0; round < 10; round++)); do
         l2fwd_start "$name" packed=off || break
-        testpmd 'start tx_first'
-        frames_pass && passed=$((passed + 1))
+        first_frames_pass && passed=$((passed + 1))
         l2fwd_kill
         sleep 0.2
         testpmd 'stop'

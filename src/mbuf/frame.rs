@@ -165,18 +165,17 @@ impl Mbuf {
     /// The first segment's data, to be changed; `None` if others share it.
     #[inline(always)]
     pub fn data_mut(&mut self) -> Option<&mut [u8]> {
-        // SAFETY: the header is this frame's.
-        if !unsafe { is_writable(self.0.as_ptr()) } {
-            return None;
-        }
-        let header = self.header();
-        let (start, len) = (usize::from(header.place.data_off), usize::from(header.meta.data_len));
-        // SAFETY: as for `data`, and there is nobody else who has the buffer, and `&mut self` makes
-        // the slice the only way to it. That it isn't null has to be said, or callers ask again.
+        // SAFETY: the header is this frame's; as for `data`, and there is nobody else who has the
+        // buffer, and `&mut self` makes the slice the only way to it. A pool's buffers are memory that
+        // it has, so none is at 0; unless told so, each caller compares the pointer with that `None`.
         unsafe {
-            let data = header.place.buf.add(start);
-            std::hint::assert_unchecked(!data.is_null());
-            Some(std::slice::from_raw_parts_mut(data, len))
+            let header = self.0.as_ptr();
+            is_writable(header).then(|| {
+                let place = (*header).place;
+                let len = usize::from((*header).meta.data_len);
+                std::hint::assert_unchecked(!place.buf.is_null());
+                std::slice::from_raw_parts_mut(place.buf.add(usize::from(place.data_off)), len)
+            })
         }
     }
 

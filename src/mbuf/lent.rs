@@ -1,4 +1,4 @@
-//! Frames that a device has.
+//! Frames that a device has, to send them. Buffers that it has for receiving: [`super::LentRoom`].
 #![expect(unsafe_code, reason = "walks the chain of a frame without making references to its data")]
 
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use super::frame::Mbuf;
-use super::header::{HEADROOM_BYTES, Header};
+use super::header::Header;
 use crate::memory::Iova;
 
 /// Proof that a device does no DMA: what was lent to it may be taken back.
@@ -55,21 +55,6 @@ impl Lent {
         unsafe { self.0.as_ref() }
     }
 
-    /// Where a device shall put a frame: the room behind the headroom.
-    #[inline(always)]
-    #[must_use]
-    pub fn room_iova(&self) -> Iova {
-        Iova(self.header().place.buf_iova + u64::from(HEADROOM_BYTES))
-    }
-
-    /// How long that room is, in bytes.
-    #[inline(always)]
-    #[must_use]
-    pub fn room_len_bytes(&self) -> u16 {
-        // A pool's data room is larger than the headroom.
-        self.header().meta.buf_len.saturating_sub(HEADROOM_BYTES)
-    }
-
     /// Where a single-segment frame's data stands, for sending, and how long it is.
     #[inline(always)]
     #[must_use]
@@ -106,48 +91,6 @@ impl Lent {
         let header = self.0;
         std::mem::forget(self);
         Mbuf::from_header(header)
-    }
-
-    /// The device has written `len_bytes` bytes, from `prefix` bytes in front of the room
-    /// ([`Self::room_iova`]) on; the first `skip` of them are its own header, the rest is data.
-    ///
-    /// The length is what the device said, and isn't believed: less than `skip`, or more than
-    /// there is room for, comes back as an error that holds the frame, empty.
-    ///
-    /// For frames of one segment that nobody shares; others come back as errors, unchanged. New
-    /// drivers use [`super::LentRoom`], which there is for such frames only.
-    #[inline(always)]
-    pub fn take_back_written(
-        self,
-        prefix: u16,
-        skip: u16,
-        len_bytes: u32,
-        port: u16,
-    ) -> Result<Mbuf, Mbuf> {
-        let room = u32::from(self.room_len_bytes()) + u32::from(prefix);
-        let fits = prefix <= HEADROOM_BYTES && (u32::from(skip)..=room).contains(&len_bytes);
-        let mut mbuf = self.take_back();
-        if !mbuf.is_single() {
-            return Err(mbuf);
-        }
-        // At most room and prefix, which fit the buffer.
-        let len = if fits { len_bytes - u32::from(skip) } else { 0 };
-        let place = mbuf.place_mut();
-        place.port = port;
-        place.data_off = if fits { HEADROOM_BYTES - prefix + skip } else { HEADROOM_BYTES };
-        let meta = mbuf.meta_mut();
-        meta.data_len = len as u16;
-        meta.packet_len = len;
-        if fits { Ok(mbuf) } else { Err(mbuf) }
-    }
-
-    /// The device has written `len_bytes` bytes into the room.
-    ///
-    /// # Errors
-    /// As for [`Self::take_back_written`].
-    #[inline(always)]
-    pub fn take_back_filled(self, len_bytes: u32, port: u16) -> Result<Mbuf, Mbuf> {
-        self.take_back_written(0, 0, len_bytes, port)
     }
 
     /// The device was reset: whatever it had comes back, with undefined data.

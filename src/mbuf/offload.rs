@@ -172,6 +172,12 @@ pub enum OffloadError {
         /// Bytes in the first segment.
         len_bytes: usize,
     },
+    /// What only a device does.
+    #[error("{flags:?} can't be done in software; send it by a port that can")]
+    NotInSoftware {
+        /// What was asked for.
+        flags: TxFlags,
+    },
     /// The headers would have to be changed, and others read them.
     #[error("the frame shares its data; make it writable first")]
     Shared,
@@ -355,6 +361,11 @@ impl Mbuf {
         header.vlan_tci = tci;
         header.vlan_tci_outer = outer_tci;
         header.flags |= (TxFlags::VLAN | TxFlags::QINQ).word();
+    }
+
+    /// Doesn't ask for these any more.
+    pub(super) fn stop_requesting(&mut self, flags: TxFlags) {
+        self.meta_mut().flags &= !flags.word();
     }
 
     /// Asks for nothing any more.

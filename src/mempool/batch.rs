@@ -144,7 +144,9 @@ impl<T> sealed::Sealed<T> for Local<'_, T> {
     }
 }
 
-/// Room for `N` values of any pool.
+/// Room for `N` values of any pool. It begins with a cache line, as the caches do: copies between
+/// them cross none.
+#[repr(align(64))]
 pub struct Places<const N: usize>([MaybeUninit<Object>; N]);
 
 impl<const N: usize> Places<N> {

@@ -19,7 +19,7 @@ pub(crate) struct Cache {
     /// costs nothing. Stored with Release as the last step of a `put`, so that whoever counts all
     /// objects as returned may free the pool.
     word: AtomicU64,
-    objects: Box<[UnsafeCell<MaybeUninit<Object>>]>,
+    objects: Box<[Line]>,
     /// How many objects it may hold: all that there is room for, or none while [`Self::take_each`]
     /// hands out those that are in it. Then length and capacity are 0, so that whoever comes in
     /// between goes to the free list. For the cache's lcore alone.
@@ -32,6 +32,17 @@ pub(crate) struct Cache {
     pub(super) empty: Counter,
 }
 
+/// Objects that share a cache line.
+const LINE_OBJECTS: usize = 64 / size_of::<Object>();
+
+/// A cache line of places. They come in lines so that copies of several objects cross none.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line(
+    #[expect(dead_code, reason = "used by address")]
+    [UnsafeCell<MaybeUninit<Object>>; LINE_OBJECTS],
+);
+
 const LEN_BITS: u32 = 16;
 const LEN_MASK: u64 = (1 << LEN_BITS) - 1;
 /// Added to the word for a `get` that was served.
@@ -42,7 +53,9 @@ impl Cache {
     pub(crate) fn new(size: usize) -> Self {
         Self {
             word: AtomicU64::new(0),
-            objects: (0..size).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+            objects: (0..size.div_ceil(LINE_OBJECTS))
+                .map(|_| Line([const { UnsafeCell::new(MaybeUninit::uninit()) }; LINE_OBJECTS]))
+                .collect(),
             capacity: AtomicUsize::new(size),
             misses: Counter::default(),
             flushes: Counter::default(),
@@ -157,8 +170,8 @@ impl Cache {
     #[inline(always)]
     unsafe fn pop(&self, out: &mut [MaybeUninit<Object>], word: u64) {
         let len = (word & LEN_MASK) as usize;
-        debug_assert!(out.len() <= len && len <= self.objects.len());
-        // SAFETY: `out.len() <= len <= objects.len()`: the source range is inside the array, and
+        debug_assert!(out.len() <= len && len <= self.objects.len() * LINE_OBJECTS);
+        // SAFETY: `out.len() <= len`, for which there are places: the source range is inside the array, and
         // initialised; `out` is somebody else's array.
         unsafe {
             let source = self.base().add(len - out.len()).cast_const();
@@ -266,7 +279,7 @@ impl Cache {
     #[inline(always)]
     unsafe fn push(&self, objects: &[Object], word: u64) {
         let len = (word & LEN_MASK) as usize;
-        debug_assert!(len + objects.len() <= self.objects.len());
+        debug_assert!(len + objects.len() <= self.objects.len() * LINE_OBJECTS);
         // SAFETY: the caller's promise: the range is inside the array, and nobody else's.
         unsafe {
             let target = self.base().add(len).cast::<Object>();

@@ -179,6 +179,15 @@ pub trait Port: Send {
         String::new()
     }
 
+    /// Gives the port another address of its own. Only while started; [`Self::info`] says it then.
+    ///
+    /// # Errors
+    /// If the device can't, or won't.
+    fn set_mac(&mut self, address: MacAddress) -> Result<(), PortError> {
+        let _ = address;
+        Err(self.not_supported("another MAC address"))
+    }
+
     /// Receives frames to this address, too (or no more). Only while started.
     ///
     /// # Errors

@@ -12,6 +12,13 @@ pub struct Offloads {
     pub rx_vlan_strip: bool,
     /// Receive frames that are longer than an mbuf, as chains.
     pub rx_scatter: bool,
+    /// Receive TCP segments of one flow joined into long frames, which ask for being cut again
+    /// ([`TxFlags::TCP_SEGMENT`](crate::mbuf::TxFlags)) when they are sent.
+    pub rx_lro: bool,
+    /// Drop tagged frames of VLANs that weren't asked for with
+    /// [`Port::filter_vlan`](super::Port::filter_vlan), from the start on: for devices that have
+    /// to know before.
+    pub rx_vlan_filter: bool,
     /// Note the packet type and the RSS hash with the mbuf.
     pub rx_classify: bool,
     /// Spread received frames over the queues by a hash of their flow. `None`: as the driver does
@@ -29,7 +36,11 @@ impl Offloads {
     /// Whether nothing is asked for of received frames.
     #[must_use]
     pub fn rx_is_plain(&self) -> bool {
-        !(self.rx_checksum || self.rx_vlan_strip || self.rx_scatter || self.rx_classify)
+        !(self.rx_checksum
+            || self.rx_vlan_strip
+            || self.rx_scatter
+            || self.rx_lro
+            || self.rx_classify)
     }
 
     /// Whether nothing is asked for of frames that are sent.
@@ -48,6 +59,8 @@ impl Offloads {
             (self.rx_checksum, can.rx_checksum, "receive checksum offload"),
             (self.rx_vlan_strip, can.rx_vlan_strip, "VLAN stripping"),
             (self.rx_scatter, can.rx_scatter, "frames in several mbufs"),
+            (self.rx_lro, can.rx_lro, "joining of received TCP segments"),
+            (self.rx_vlan_filter, can.vlan_filter, "filtering by VLAN"),
             (self.rx_classify, can.rx_classify, "packet types and hashes"),
             (self.tx_checksum, can.tx_checksum, "transmit checksum offload"),
             (self.tx_segment, can.tx_segment, "TCP segmentation offload"),
@@ -134,6 +147,8 @@ pub struct Capabilities {
     pub rx_vlan_strip: bool,
     /// As [`Offloads::rx_scatter`].
     pub rx_scatter: bool,
+    /// As [`Offloads::rx_lro`].
+    pub rx_lro: bool,
     /// As [`Offloads::rx_classify`].
     pub rx_classify: bool,
     /// As [`Offloads::tx_checksum`].

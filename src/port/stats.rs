@@ -15,6 +15,8 @@ pub enum RxDrop {
     BadLength,
     /// A frame in several buffers that came apart, or longer than the driver allows.
     BadChain,
+    /// The device wants something to be done with it that makes no sense for it.
+    BadRequest,
 }
 
 /// Why a frame to be sent, or a completion, was dropped by the driver.
@@ -63,6 +65,7 @@ impl QueueCounters {
             RxDrop::BadId => self.bad_id.add(1),
             RxDrop::BadLength => self.bad_length.add(1),
             RxDrop::BadChain => self.bad_chain.add(1),
+            RxDrop::BadRequest => self.bad_request.add(1),
         }
     }
 

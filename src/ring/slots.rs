@@ -1,6 +1,7 @@
 //! The slots' memory: where it is, and that it goes when the ring does.
 #![expect(unsafe_code, reason = "slots may stand in memory that another owner frees")]
 
+use std::alloc::{Layout, alloc, dealloc};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
@@ -8,6 +9,9 @@ use super::error::RingError;
 #[cfg(not(loom))]
 use crate::sys::copy::copy_few;
 use crate::sys::sync::UnsafeCell;
+
+/// The least alignment of slots.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Room for one element.
 pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
@@ -18,7 +22,7 @@ pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
 pub(super) struct Slots<T> {
     first: NonNull<Slot<T>>,
     count: usize,
-    /// The slots are a box of ours; else they stand in memory of whoever made this.
+    /// The slots were allocated here; else they stand in memory of whoever made this.
     boxed: bool,
 }
 
@@ -30,16 +34,26 @@ pub(super) fn count_for(capacity: usize) -> usize {
 impl<T> Slots<T> {
     /// Slots in plain memory for `capacity` elements.
     pub(super) fn boxed(capacity: usize) -> Result<Self, RingError> {
-        let count = count_for(capacity);
-        let mut slots: Vec<Slot<T>> = Vec::new();
-        slots.try_reserve_exact(count).map_err(|_| RingError::NoMemory {
+        let no_memory = || RingError::NoMemory {
             capacity,
             element_len_bytes: size_of::<T>(),
-            slots: count,
-        })?;
-        slots.resize_with(count, || UnsafeCell::new(MaybeUninit::uninit()));
-        let slots = Box::leak(slots.into_boxed_slice());
-        Ok(Self { first: NonNull::from(slots).cast(), count, boxed: true })
+            slots: count_for(capacity),
+        };
+        let layout = Self::layout(count_for(capacity)).ok_or_else(no_memory)?;
+        let first = match layout.size() {
+            0 => NonNull::dangling(),
+            // SAFETY: the size isn't 0.
+            _ => NonNull::new(unsafe { alloc(layout) }.cast()).ok_or_else(no_memory)?,
+        };
+        // SAFETY: there is room for as many, aligned, and nobody else knows of it.
+        let mut slots = unsafe { Self::placed(first, capacity) };
+        slots.boxed = true;
+        Ok(slots)
+    }
+
+    /// They begin with a cache line: copies of several elements then cross as few as can be.
+    fn layout(count: usize) -> Option<Layout> {
+        Layout::array::<Slot<T>>(count).ok()?.align_to(CACHE_LINE_BYTES).ok()
     }
 
     /// Slots for `capacity` elements at `first`.
@@ -107,13 +121,12 @@ pub(super) unsafe fn empty<T>(slots: &[Slot<T>], target: *mut T) {
 impl<T> Drop for Slots<T> {
     fn drop(&mut self) {
         let slots = ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.count);
-        if self.boxed {
-            // SAFETY: leaked by `boxed` with this address and length; freed once, here.
-            drop(unsafe { Box::from_raw(slots) });
-        } else {
-            // SAFETY: initialised by `placed`, used by nobody any more. (The cells have nothing
-            // to drop, but loom's have.)
-            unsafe { ptr::drop_in_place(slots) };
+        // SAFETY: initialised by `placed`, used by nobody any more. (The cells have nothing to
+        // drop, but loom's have.)
+        unsafe { ptr::drop_in_place(slots) };
+        if let Some(layout) = Self::layout(self.count).filter(|to| self.boxed && to.size() != 0) {
+            // SAFETY: `boxed` allocated it with this layout; freed once, here.
+            unsafe { dealloc(self.first.as_ptr().cast(), layout) };
         }
     }
 }

@@ -17,6 +17,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
+    /// Takes back what was added too much: what was counted turned out to be nothing.
+    pub fn take_back(&self, count: u64) {
+        self.add(0_u64.wrapping_sub(count));
+    }
+
     /// The sum so far.
     #[must_use]
     pub fn get(&self) -> u64 {

@@ -19,9 +19,9 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Looks what standard output is.
-    pub(crate) fn new() -> Self {
-        Self::to(Box::new(stdout()), stdout().is_terminal())
+    /// Looks what standard output is; `table`: it shall count as a terminal.
+    pub(crate) fn new(table: bool) -> Self {
+        Self::to(Box::new(stdout()), table || stdout().is_terminal())
     }
 
     /// Writes to `out`, a terminal or not.

@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let options = &arguments.l2fwd;
     let stats_file = options.stats_json.as_deref().map(check_stats_file).transpose()?;
     let wakeups = Wakeups::on_signals()?;
-    let mut console = Console::new();
+    let mut console = Console::new(options.table);
 
     let mut ready = setup::prepare(arguments)?;
     let queues = setup::start(&mut ready, options)?;

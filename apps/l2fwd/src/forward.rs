@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use packetboat::eal::StopFlag;
-use packetboat::mbuf::{Burst, Mbuf};
+use packetboat::mbuf::Burst;
 use packetboat::net::MacAddress;
 use packetboat::port::{RxQueue, Sleeper};
 use packetboat::sys::tsc;
@@ -30,14 +30,7 @@ pub(crate) fn forward(
     while !stop.is_set() {
         let mut turn = Turn::default();
         for lane in &mut *lanes {
-            for rx in &mut lane.rx {
-                rx.receive(&mut burst);
-                turn.polled(burst.len());
-                for frame in burst.iter_mut() {
-                    lane.rewrite.apply(frame);
-                }
-                lane.tx.send(&mut burst); // takes all; what its queue has no room for is counted
-            }
+            lane.forward(&mut burst, &mut turn);
         }
         clock.turn(turn.found != 0);
         lcore.add(&turn);
@@ -74,14 +67,7 @@ fn sleep(lanes: &mut [Lane], burst: &mut Burst, lcore: &LcoreCounters, sleeper: 
     // What came in between the last poll and now rings nobody.
     let mut turn = Turn::default();
     for lane in &mut *lanes {
-        for rx in &mut lane.rx {
-            rx.receive(burst);
-            turn.polled(burst.len());
-            for frame in burst.iter_mut() {
-                lane.rewrite.apply(frame);
-            }
-            lane.tx.send(burst);
-        }
+        lane.forward(burst, &mut turn);
     }
     lcore.add(&turn);
     if turn.found != 0 {
@@ -103,10 +89,39 @@ pub(crate) struct Lane {
     pub(crate) rx: Vec<Box<dyn RxQueue>>,
     /// What is done to each frame.
     pub(crate) rewrite: Rewrite,
+    /// Frames may come in with checksums that aren't filled in (virtio), and the port that they go
+    /// to doesn't do that.
+    pub(crate) finish: bool,
     /// The port that frames go to.
     pub(crate) to: u16,
     /// This lcore's transmit queue of that port.
     pub(crate) tx: TxBuffer,
+}
+
+impl Lane {
+    /// A burst of each receive queue: received, changed, and handed on.
+    #[inline(always)]
+    fn forward(&mut self, burst: &mut Burst, turn: &mut Turn) {
+        for rx in &mut self.rx {
+            rx.receive(burst);
+            turn.polled(burst.len());
+            self.rewrite.apply_to(burst);
+            if self.finish {
+                finish(burst);
+            }
+            self.tx.send(burst); // takes all; what its queue has no room for is counted
+        }
+    }
+}
+
+/// Fills in checksums that frames ask for. One for which that can't be done goes on asking, and is
+/// counted by the transmit queue, which refuses it.
+fn finish(burst: &mut Burst) {
+    for frame in burst.iter_mut().filter(|frame| frame.requests_any()) {
+        if let Err(error) = frame.fill_checksums() {
+            tracing::debug!("a checksum can't be filled in: {error}");
+        }
+    }
 }
 
 /// Length of an Ethernet header, in bytes.
@@ -132,15 +147,27 @@ impl Rewrite {
         Self::Addresses { addresses: [2, 0, 0, 0, high, low, a, b, c, d, e, f] }
     }
 
-    /// Does it. A frame too short for a header is left as it is.
+    /// Does it to all frames. One that is too short for a header is left as it is.
     #[inline(always)]
-    pub(crate) fn apply(&self, frame: &mut Mbuf) {
-        if let Self::Addresses { addresses } = self
-            && let Some(data) = frame.data_mut()
+    fn apply_to(self, burst: &mut Burst) {
+        if let Self::Addresses { addresses: [a, b, c, d, e, f, g, h, rest @ ..] } = self {
+            let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+            replace_addresses(burst, first, u32::from_ne_bytes(rest));
+        }
+    }
+}
+
+/// Writes the first twelve bytes of each frame. As two numbers, and out of line, they stay in registers.
+#[inline(never)]
+fn replace_addresses(burst: &mut Burst, first: u64, rest: u32) {
+    for frame in burst.iter_mut() {
+        if let Some(data) = frame.data_mut()
             && let Some(header) = data.first_chunk_mut::<HEADER_BYTES>()
-            && let Some((place, _)) = header.split_first_chunk_mut()
+            && let Some((eight, others)) = header.split_first_chunk_mut()
+            && let Some(four) = others.first_chunk_mut()
         {
-            *place = *addresses;
+            *eight = first.to_ne_bytes();
+            *four = rest.to_ne_bytes();
         }
     }
 }
@@ -190,6 +217,7 @@ mod tests {
                 from: from as u16,
                 rx: vec![wires[from].rx(&pool)],
                 rewrite: rewrite[from],
+                finish: false,
                 to: to as u16,
                 tx: TxBuffer::new(wires[to].tx(), burst_len),
             })
@@ -268,6 +296,7 @@ mod tests {
             from: 0,
             rx: vec![Box::new(late), wires[0].rx(&pool)],
             rewrite: Rewrite::Keep,
+            finish: false,
             to: 1,
             tx: TxBuffer::new(wires[1].tx(), 32),
         }];
@@ -291,7 +320,36 @@ mod tests {
         let pool = testing::pool(1);
         let mut frame = pool.alloc().unwrap();
         frame.append(13).unwrap().fill(7);
-        Rewrite::for_port(0, PORT_MAC).apply(&mut frame);
-        assert_eq!(frame.data(), [7; 13]);
+        let mut burst = Burst::with_limit(1);
+        burst.push(frame).unwrap();
+        Rewrite::for_port(0, PORT_MAC).apply_to(&mut burst);
+        assert_eq!(burst.as_slice()[0].data(), [7; 13]);
+    }
+
+    #[test]
+    fn checksums_that_the_next_port_does_not_fill_in_are_filled_in() {
+        use packetboat::mbuf::{TxFlags, TxLengths, TxRequest};
+        let pool = testing::pool(2);
+        let mut burst = Burst::new();
+        for segment in [0, 100] {
+            let mut frame = pool.alloc().unwrap();
+            let header = [0x45, 0, 0, 240, 0, 1, 0, 0, 64, 6, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+            frame.append(14).unwrap().fill(0);
+            frame.append(20).unwrap().copy_from_slice(&header);
+            frame.append(220).unwrap().fill(0x3c);
+            let kind = if segment == 0 { TxFlags::TCP_CHECKSUM } else { TxFlags::TCP_SEGMENT };
+            let lengths = TxLengths::new(14, 20, 20).unwrap().segment(segment);
+            frame.request(TxRequest { flags: TxFlags::IPV4 | kind, lengths }).unwrap();
+            burst.push(frame).unwrap();
+        }
+        finish(&mut burst);
+        let asks: Vec<bool> =
+            burst.as_slice().iter().map(packetboat::mbuf::Mbuf::requests_any).collect();
+        assert_eq!(asks, [false, true], "segments aren't cut here");
+        let data = burst.as_slice()[0].data();
+        let addresses = data[26..34].try_into().unwrap();
+        let mut sum = packetboat::net::ipv4_pseudo_header(addresses, 6, 220);
+        sum.add(&data[34..]);
+        assert_eq!(sum.checksum().get(), 0);
     }
 }

@@ -19,10 +19,13 @@
 //! found its pool empty; frames that the device dropped for it are the device's to count.
 //! `mbufs.returned` are those in their pools; while ports run, some are always out.
 //!
-//! The file is replaced in one step, so a reader sees a whole report, old or new.
+//! The file is replaced in one step, so a reader sees a whole report, old or new. To a device or a
+//! pipe (`/dev/stdout`), reports are written one after the other.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -134,29 +137,41 @@ fn port(port: &PortCounts) -> PortReport<'_> {
     }
 }
 
-/// The file that reports go to.
+/// Where reports go.
 #[derive(Debug)]
 pub(crate) struct StatsFile {
     path: PathBuf,
-    /// Written first, then renamed.
-    beside: PathBuf,
+    to: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    /// A regular file, replaced in one go: a reader finds a whole report. The new one is written
+    /// to a file beside it, and renamed.
+    File { real: PathBuf, beside: PathBuf },
+    /// A device, a pipe or the like: never replaced (as root, a rename would take `/dev/null` from
+    /// the whole machine), so reports follow one another.
+    Stream(File),
 }
 
 impl StatsFile {
-    /// Checks that `path` can be replaced, without touching what is there.
+    /// Checks that reports can go to `path`, without touching the file that is there.
     ///
     /// # Errors
-    /// If no file can be made beside it, or it is a directory.
+    /// If no file can be made beside it, it is a directory, or a device that can't be opened.
     pub(crate) fn check(path: &Path) -> io::Result<Self> {
-        if path.is_dir() || path.file_name().is_none() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
-        }
-        let mut beside = OsString::from(path);
-        beside.push(format!(".{}.new", std::process::id()));
-        let file = Self { path: path.to_owned(), beside: beside.into() };
-        fs::write(&file.beside, "")?;
-        fs::remove_file(&file.beside)?;
-        Ok(file)
+        let to = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+            }
+            Ok(found) if !found.is_file() => {
+                Target::Stream(File::options().write(true).open(path)?)
+            }
+            // A link stays one: its file is replaced.
+            Ok(_) => beside(path.canonicalize()?)?,
+            Err(_) => beside(path.to_owned())?,
+        };
+        Ok(Self { path: path.to_owned(), to })
     }
 
     /// Where it is.
@@ -164,22 +179,40 @@ impl StatsFile {
         &self.path
     }
 
-    /// Replaces the file.
+    /// Replaces the file, or writes one more report to the device.
     ///
     /// # Errors
     /// If it can't be written or renamed; the old one stays then.
     pub(crate) fn write(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let written = fs::write(&self.beside, text(snapshot)?)
-            .and_then(|()| fs::rename(&self.beside, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&self.beside);
+        let text = text(snapshot)?;
+        match &self.to {
+            Target::Stream(file) => (&*file).write_all(text.as_bytes()),
+            Target::File { real, beside } => {
+                let written = fs::write(beside, text).and_then(|()| fs::rename(beside, real));
+                if written.is_err() {
+                    let _ = fs::remove_file(beside);
+                }
+                written
+            }
         }
-        written
     }
+}
+
+/// A file to be replaced, for which one can be made beside it.
+fn beside(real: PathBuf) -> io::Result<Target> {
+    let mut beside = OsString::from(&real);
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    fs::write(&beside, "")?;
+    fs::remove_file(&beside)?;
+    Ok(Target::File { real, beside })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::FileTypeExt;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -224,6 +257,33 @@ mod tests {
         file.write(&sample(2)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text(&sample(2)).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn devices_and_pipes_are_written_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        // Both ends, so that no open waits for the other.
+        let reader = File::options().read(true).write(true).open(&pipe).unwrap();
+        StatsFile::check(&pipe).unwrap().write(&sample(1)).unwrap();
+        let mut found = vec![0; text(&sample(1)).unwrap().len()];
+        (&reader).read_exact(&mut found).unwrap();
+        assert_eq!(String::from_utf8(found).unwrap(), text(&sample(1)).unwrap());
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_and_its_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, real) = (dir.path().join("link"), dir.path().join("real"));
+        fs::write(&real, "before").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        StatsFile::check(&link).unwrap().write(&sample(3)).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), text(&sample(3)).unwrap());
     }
 
     #[test]

@@ -120,6 +120,11 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) rx_checksum: bool,
 
+    /// Let the NIC join received TCP segments into frames of up to 64 KiB, which are cut again when
+    /// they leave; checks checksums, too
+    #[arg(long, requires = "tso")]
+    pub(crate) lro: bool,
+
     /// Let the NIC take VLAN tags out of received frames
     #[arg(long)]
     pub(crate) vlan_strip: bool,
@@ -127,6 +132,10 @@ pub(crate) struct Options {
     /// Let the NIC fill in checksums of frames that ask for it
     #[arg(long)]
     pub(crate) tx_checksum: bool,
+
+    /// Let the NIC cut long TCP frames that ask for it; fills in checksums, too
+    #[arg(long)]
+    pub(crate) tso: bool,
 
     /// Sleep while nothing comes in, until the NIC rings; for ports whose driver can
     #[arg(long)]
@@ -143,6 +152,10 @@ pub(crate) struct Options {
     /// Write counters to this file as JSON, each period and at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) stats_json: Option<PathBuf>,
+
+    /// Draw statistics as a table in place, even if standard output is no terminal
+    #[arg(long)]
+    pub(crate) table: bool,
 }
 
 impl Options {
@@ -151,13 +164,20 @@ impl Options {
         !self.no_mac_updating
     }
 
+    /// Whether frames may come in whose checksums are still to be filled in.
+    pub(crate) fn rx_unfinished(&self) -> bool {
+        self.rx_checksum || self.lro
+    }
+
     /// What ports shall do for the program.
     pub(crate) fn offloads(&self) -> Offloads {
         Offloads {
-            rx_checksum: self.rx_checksum,
+            rx_checksum: self.rx_unfinished(),
+            rx_lro: self.lro,
             rx_vlan_strip: self.vlan_strip,
             rx_scatter: self.scatter || self.mtu.is_some_and(|mtu| mtu > LONGEST_IN_ONE_MBUF),
-            tx_checksum: self.tx_checksum,
+            tx_checksum: self.tx_checksum || self.tso,
+            tx_segment: self.tso,
             ..Offloads::default()
         }
     }
@@ -217,6 +237,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn long_frames_bring_their_checksums() {
+        let offloads = |line| parse(line).unwrap().l2fwd.offloads();
+        let lro = offloads("--lro --tso");
+        assert!(lro.rx_lro && lro.rx_checksum && lro.tx_segment && lro.tx_checksum);
+        assert_eq!(offloads(""), Offloads::default());
+        assert!(!offloads("--rx-checksum").tx_checksum);
+    }
+
+    #[test]
     fn the_last_word_on_addresses_counts() {
         let rewrites = |line| parse(line).unwrap().l2fwd.rewrites_addresses();
         assert!(rewrites(""));
@@ -237,6 +266,7 @@ pub(crate) mod tests {
             ("--burst 129", "--burst"),
             ("--rxd 65536", "--rxd"),
             ("--txd 0", "--txd"),
+            ("--lro", "--tso"),
             ("--mbufs 0", "--mbufs"),
             ("stray", "stray"),
             ("-- -- -p 3", "-p"),

@@ -52,7 +52,8 @@ impl Shelf {
                 true => Rewrite::for_port(to, port.info.mac),
                 false => Rewrite::Keep,
             };
-            lanes.push(Lane { from, rx, rewrite, to, tx });
+            let finish = options.rx_unfinished() && !port.config.offloads.tx_checksum;
+            lanes.push(Lane { from, rx, rewrite, finish, to, tx });
         }
         lanes
     }

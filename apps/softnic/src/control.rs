@@ -26,6 +26,7 @@ Commands; each is for NIC 0 unless `nic N` stands before it:
                               address   DMA goes to an address that nobody mapped
   stick rx|tx N             queue N does nothing until it is freed, or the device is reset
   free                      no more faults; stuck queues work again
+  fill                      receive until no descriptor is free; starts a driver with --full-rings
   reset                     the device forgets everything, as by itself, while frames move
   unplug                    ask the client to let go of the device (the request interrupt)
   hangup                    close the client's connection
@@ -126,6 +127,10 @@ impl Control {
             ["free"] => {
                 nic.device().faults.clear();
                 nic.ring();
+                Ok(String::new())
+            }
+            ["fill"] => {
+                nic.device().fill();
                 Ok(String::new())
             }
             ["reset"] => {

@@ -276,8 +276,7 @@ impl Device {
             at::RDT | at::RDT_HI => {
                 self.doorbells.rdt += 1;
                 if self.identity.full_rings {
-                    self.receive(LONGEST_RING);
-                    self.after_burst();
+                    self.fill();
                 }
             }
             at::TDT => {
@@ -382,6 +381,13 @@ impl Device {
     /// How long the other side has told this NIC to hold its frames.
     pub fn paused(&self) -> Option<Duration> {
         self.pause.left()
+    }
+
+    /// Receives until no descriptor is free, or the wire has no more. With full rings each write of
+    /// RDT does so; a driver that writes it before it switches the receiver on needs one more.
+    pub fn fill(&mut self) {
+        self.receive(LONGEST_RING);
+        self.after_burst();
     }
 
     /// How many frames `poll` may still have to move by itself.

@@ -160,7 +160,7 @@ mempool_work(const struct row *row, uint64_t count, unsigned int bulk, unsigned 
 {
 	struct rte_mempool *pool = row->on;
 	struct rte_mempool_cache *cache = rte_mempool_default_cache(pool, rte_lcore_id());
-	void *objects[128];
+	void *objects[128] __rte_cache_aligned;
 
 	for (uint64_t i = 0; i < count; i++) {
 		for (unsigned int k = 0; k < keep; k += bulk)
@@ -219,7 +219,7 @@ static __rte_always_inline void
 ring_work(const struct row *row, uint64_t count, unsigned int n, bool burst)
 {
 	struct rte_ring *ring = row->on;
-	void *values[32] = { NULL };
+	void *values[32] __rte_cache_aligned = { NULL };
 
 	for (uint64_t i = 0; i < count; i++) {
 		unsigned int in = burst ? rte_ring_enqueue_burst(ring, values, n, NULL) :

@@ -307,19 +307,24 @@ macro_rules! ring_row {
             };
             let name = format!("ring {} {} n={} enqueue+dequeue", $name, $kind, $count);
             let work = move |count| {
-                let mut values = [0_u64; $count];
+                let mut values = Aligned([0_u64; $count]);
                 for _ in 0..count {
-                    if producer.$enqueue(&values) != $all || consumer.$dequeue(&mut values) != $all
+                    if producer.$enqueue(&values.0) != $all
+                        || consumer.$dequeue(&mut values.0) != $all
                     {
                         give_up(&"the ring is full or empty");
                     }
                 }
-                black_box(values);
+                black_box(values.0);
             };
             $rows.push(Row::new(name, "cycles/pair", 20_000, 1, work));
         }
     };
 }
+
+/// At the start of a cache line, as the peer's: or it is chance which of the copies cross one.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 fn ring_rows(rows: &mut Vec<Row>) {
     ring_rows_of!(rows, "sp/sc", Single, Single);

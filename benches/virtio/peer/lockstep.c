@@ -58,6 +58,7 @@
 #include <rte_eal.h>
 #include <rte_ether.h>
 #include <rte_vhost.h>
+#include "backend.h"
 #include "frontend.h"
 
 #define FRAME_LEN 60
@@ -98,14 +99,8 @@ static NOIPA uint64_t canary(void)
 static bool canary_good(uint64_t t) { return t * 100 <= canary_best * 108; }
 
 /* ------------------------------------------------------------------ backend */
-#define F_AVAIL (1u << 7)	/* packed ring descriptor flags */
-#define F_USED  (1u << 15)
-
-struct ring { struct rte_vhost_vring v; uint16_t next; uint16_t wrap; };	/* next entry to take */
-struct backend { volatile bool up; bool packed; unsigned hdr_len; struct ring rx, tx; struct rte_vhost_memory *mem; };
-
 static struct backend be[2];
-static bool same_mapping;
+static bool same_mapping;	/* -s: see below */
 static uint8_t frame[64] __rte_cache_aligned;
 static uint8_t mac[6];		/* port 1's */
 
@@ -133,13 +128,14 @@ static void *front_addr(const struct backend *b, void *p)
 	die("ring outside the shared memory");
 }
 
-static __rte_always_inline void put_frame(const struct backend *b, uint64_t addr)
+static __rte_always_inline uint32_t put_frame(const struct backend *b, uint64_t addr)
 {
 	uint8_t *d = backend_addr(b, addr);
 	struct virtio_net_hdr_mrg_rxbuf h = { .num_buffers = 1 };
 
 	memcpy(d, &h, b->hdr_len);
 	memcpy(d + b->hdr_len, frame, FRAME_LEN);
+	return FRAME_LEN;
 }
 
 static void check_frame(const struct backend *b, uint64_t addr, uint32_t len, uint16_t flags)
@@ -152,70 +148,16 @@ static void check_frame(const struct backend *b, uint64_t addr, uint32_t len, ui
 		die("transmitted frame is wrong (len %u flags %x)", len, flags);
 }
 
-/* split: take up to max entries of the available ring, fill (rx) or check (tx) their buffers, mark them used */
-static unsigned split_run(struct backend *b, struct ring *q, bool rx, unsigned max)
-{
-	uint16_t mask = q->v.size - 1;
-	uint16_t n = (uint16_t)(__atomic_load_n(&q->v.avail->idx, __ATOMIC_ACQUIRE) - q->next);
-
-	if (n > max)
-		n = max;
-	for (uint16_t i = 0; i < n; i++) {
-		uint16_t slot = (q->next + i) & mask, id = q->v.avail->ring[slot];
-		const struct vring_desc *d = &q->v.desc[id];
-
-		if (rx)
-			put_frame(b, d->addr);
-		else
-			check_frame(b, d->addr, d->len, d->flags);
-		q->v.used->ring[slot].id = id;
-		q->v.used->ring[slot].len = rx ? b->hdr_len + FRAME_LEN : 0;
-	}
-	q->next += n;
-	__atomic_store_n(&q->v.used->idx, q->next, __ATOMIC_RELEASE);
-	return n;
-}
-
-/* packed: the same; one descriptor per packet (check_frame() refuses chains), used in place */
-static unsigned packed_run(struct backend *b, struct ring *q, bool rx, unsigned max)
-{
-	unsigned n = 0;
-
-	for (; n < max; n++) {
-		struct vring_packed_desc *d = (void *)&q->v.desc_packed[q->next];
-		uint16_t f = __atomic_load_n(&d->flags, __ATOMIC_ACQUIRE);
-
-		if (!!(f & F_AVAIL) != q->wrap || !!(f & F_USED) == q->wrap)
-			break;
-		if (rx)
-			put_frame(b, d->addr);
-		else
-			check_frame(b, d->addr, d->len, f & ~(F_AVAIL | F_USED));
-		d->len = rx ? b->hdr_len + FRAME_LEN : 0;
-		__atomic_store_n(&d->flags, (rx ? VRING_DESC_F_WRITE : 0) | (q->wrap ? F_AVAIL | F_USED : 0), __ATOMIC_RELEASE);
-		if (++q->next == q->v.size) {
-			q->next = 0;
-			q->wrap ^= 1;
-		}
-	}
-	return n;
-}
-
-static unsigned backend_run(struct backend *b, struct ring *q, bool rx, unsigned max)
-{
-	return b->packed ? packed_run(b, q, rx, max) : split_run(b, q, rx, max);
-}
-
 static NOIPA unsigned backend_drain(void)
 {
 	unsigned n, sum = 0;
 
-	while ((n = backend_run(&be[1], &be[1].tx, false, MAX_BATCH)) != 0)
+	while ((n = backend_take(&be[1], MAX_BATCH, check_frame)) != 0)
 		sum += n;
 	return sum;
 }
 
-static NOIPA unsigned backend_fill(unsigned n) { return backend_run(&be[0], &be[0].rx, true, n); }
+static NOIPA unsigned backend_fill(unsigned n) { return backend_give(&be[0], n, put_frame); }
 
 static int device_up(int vid)
 {
@@ -230,19 +172,9 @@ static int device_up(int vid)
 
 		if (strcmp(name, sock_path[i]))
 			continue;
-		b->packed = features >> VIRTIO_F_RING_PACKED & 1;
-		b->hdr_len = features & (1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_NET_F_MRG_RXBUF) ? 12 : 10;
-		if (rte_vhost_get_mem_table(vid, &b->mem))
+		if (!backend_rings(b, vid, features))
 			return -1;
 		for (int k = 0; k < 2; k++) {
-			uint16_t avail = 0, used = 0;
-
-			memset(q[k], 0, sizeof *q[k]);
-			if (rte_vhost_get_vhost_vring(vid, k, &q[k]->v) || rte_vhost_get_vring_base(vid, k, &avail, &used))
-				return -1;
-			q[k]->next = b->packed ? 0 : avail;
-			q[k]->wrap = 1;
-			rte_vhost_enable_guest_notification(vid, k, 0);		/* no kicks: a polling backend */
 			if (same_mapping) {
 				q[k]->v.desc = front_addr(b, q[k]->v.desc);	/* union with desc_packed */
 				if (!b->packed) {
@@ -427,12 +359,8 @@ static void measure_empty(struct row *r, unsigned rounds, double seconds)
 static void backend_start(int i)
 {
 	const char *p = sock_path[i];
-	uint64_t features = 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_NET_F_MRG_RXBUF | 1ull << VIRTIO_F_IN_ORDER |
-			    1ull << VIRTIO_F_RING_PACKED | 1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << 30 /* protocol features */;
 
-	unlink(p);
-	if (rte_vhost_driver_register(p, 0) || rte_vhost_driver_set_features(p, features) ||
-	    rte_vhost_driver_callback_register(p, &vhost_ops) || rte_vhost_driver_start(p))
+	if (!backend_listen(p, &vhost_ops))
 		die("cannot start the vhost socket %s", p);
 }
 

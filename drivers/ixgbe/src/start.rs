@@ -358,7 +358,7 @@ pub(crate) fn await_sent(bar: &Bar, queue: u16, tail: u32) -> Result<(), PortErr
 
 /// Directs interrupts (4.6.3.1, 7.3.4): the link's to vector 0, receive queue n's to vector n + 1.
 /// A queue's vector masks itself when its message goes out, so that it rings once.
-pub(crate) fn enable_interrupts(bar: &Bar, rx_queues: u16) {
+pub(crate) fn direct_interrupts(bar: &Bar, rx_queues: u16) {
     bar.write(GPIE, GPIE_MSIX);
     bar.write(IVAR_MISC, (u32::from(LINK_VECTOR) | IVAR_VALID) << 8);
     let vectors: u32 = (0..rx_queues).map(|queue| 1 << rx_vector(queue)).sum();
@@ -374,6 +374,11 @@ pub(crate) fn enable_interrupts(bar: &Bar, rx_queues: u16) {
     }
     bar.write(EIAC, vectors);
     bar.write_at(EIAM_EX, 0, vectors);
+}
+
+/// Lets the link's interrupt out. Its message is a write to memory: it is lost while the device may
+/// not write there, and no other one comes until this one is answered.
+pub(crate) fn allow_interrupts(bar: &Bar) {
     bar.write(EIMS, CAUSE_LINK | CAUSE_OTHER);
 }
 

@@ -5,7 +5,7 @@ mod device;
 
 use std::sync::Arc;
 
-use device::{DD, EOP, MAC, Nic};
+use device::{DD, EIMS, EOP, MAC, Nic};
 use packetboat::mbuf::{
     Burst, Checksum, Mbuf, MbufPool, MbufPoolConfig, TxFlags, TxLengths, TxRequest,
 };
@@ -27,10 +27,15 @@ struct Rig {
 
 impl Rig {
     fn new(offloads: Offloads) -> Self {
+        Self::with_vectors(offloads, 0)
+    }
+
+    fn with_vectors(offloads: Offloads, vectors: u16) -> Self {
         let memory = Memory::reserve(&MemoryConfig::no_huge(8)).unwrap();
         let config = MbufPoolConfig { cache_size: 0, ..MbufPoolConfig::new("mbufs", MBUFS) };
         let pool = MbufPool::new(&memory, &config).unwrap();
         let nic = Nic::new(&memory);
+        nic.offer_vectors(vectors);
         let mut port = packetboat_ixgbe::DRIVER.probe(nic.function(), &memory).unwrap();
         let config = PortConfig {
             number: 7,
@@ -113,6 +118,14 @@ fn a_port_starts_moves_frames_and_stops() {
     assert_eq!((stats.rx_total().packets, stats.tx_total().packets), (800, 800));
     assert_eq!(stats.rx_total().bytes, stats.tx_total().bytes);
     assert_eq!(stats.rx_total().dropped() + stats.tx_total().dropped(), 0);
+    rig.end();
+}
+
+#[test]
+fn interrupts_are_allowed_once_their_messages_can_go_out() {
+    let rig = Rig::with_vectors(Offloads::default(), 1);
+    assert_ne!(rig.nic.register(EIMS), 0);
+    assert_eq!(rig.nic.lost_interrupts(), 0, "a message that is lost is never followed by another");
     rig.end();
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use packetboat::dma::{Area, Array};
 use packetboat::memory::{Iova, Memory};
+use packetboat::net::MacAddress;
 use packetboat::port::PortError;
 use virtio_bindings::virtio_net as net;
 
@@ -18,8 +19,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// `VIRTIO_NET_OK`.
 const OK: u8 = net::VIRTIO_NET_OK as u8;
 /// Where the answer stands in the queue's buffer; the command stands at 0.
-const ANSWER_AT: usize = 64;
-const BUFFER_BYTES: usize = 128;
+const ANSWER_AT: usize = 1984;
+const BUFFER_BYTES: usize = 2048;
 
 /// A command's class and number, and its name for people.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,69 @@ pub(crate) const QUEUE_PAIRS: Command = Command {
     number: net::VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET as u8,
     name: "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET",
 };
+
+/// Spread received frames by a hash, over so many queue pairs: see [`rss_config`].
+pub(crate) const RSS_CONFIG: Command = Command {
+    class: net::VIRTIO_NET_CTRL_MQ as u8,
+    number: net::VIRTIO_NET_CTRL_MQ_RSS_CONFIG as u8,
+    name: "VIRTIO_NET_CTRL_MQ_RSS_CONFIG",
+};
+/// The device's own address: six bytes.
+pub(crate) const OWN_ADDRESS: Command = Command {
+    class: net::VIRTIO_NET_CTRL_MAC as u8,
+    number: net::VIRTIO_NET_CTRL_MAC_ADDR_SET as u8,
+    name: "VIRTIO_NET_CTRL_MAC_ADDR_SET",
+};
+/// Addresses to receive besides: see [`address_table`].
+pub(crate) const ADDRESS_TABLE: Command = Command {
+    class: net::VIRTIO_NET_CTRL_MAC as u8,
+    number: net::VIRTIO_NET_CTRL_MAC_TABLE_SET as u8,
+    name: "VIRTIO_NET_CTRL_MAC_TABLE_SET",
+};
+/// Receive tagged frames of a VLAN: a little-endian u16.
+pub(crate) const VLAN_ADD: Command = Command {
+    class: net::VIRTIO_NET_CTRL_VLAN as u8,
+    number: net::VIRTIO_NET_CTRL_VLAN_ADD as u8,
+    name: "VIRTIO_NET_CTRL_VLAN_ADD",
+};
+/// Don't any more.
+pub(crate) const VLAN_REMOVE: Command = Command {
+    class: net::VIRTIO_NET_CTRL_VLAN as u8,
+    number: net::VIRTIO_NET_CTRL_VLAN_DEL as u8,
+    name: "VIRTIO_NET_CTRL_VLAN_DEL",
+};
+/// That its wish for an announcement was heard.
+pub(crate) const ANNOUNCED: Command = Command {
+    class: net::VIRTIO_NET_CTRL_ANNOUNCE as u8,
+    number: net::VIRTIO_NET_CTRL_ANNOUNCE_ACK as u8,
+    name: "VIRTIO_NET_CTRL_ANNOUNCE_ACK",
+};
+
+/// Addresses besides the device's own: `struct virtio_net_ctrl_mac` twice, of single stations and
+/// of groups (5.1.6.5.2).
+pub(crate) fn address_table(addresses: &[MacAddress]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for group in [0, 1] {
+        let kind = addresses.iter().filter(|MacAddress([first, ..])| first & 1 == group);
+        bytes.extend((kind.clone().count() as u32).to_le_bytes());
+        bytes.extend(kind.flat_map(|address| address.0));
+    }
+    bytes
+}
+
+/// `struct virtio_net_rss_config` (5.1.6.5.7.1): what is hashed, which queue each value of the
+/// hash's lower bits leads to (as many as a power of two), and the key. Frames that aren't hashed
+/// go to queue 0.
+pub(crate) fn rss_config(types: u32, table: &[u16], tx_queues: u16, key: &[u8]) -> Vec<u8> {
+    let mut bytes = types.to_le_bytes().to_vec();
+    bytes.extend((table.len() as u16).wrapping_sub(1).to_le_bytes());
+    bytes.extend(0_u16.to_le_bytes());
+    bytes.extend(table.iter().flat_map(|queue| queue.to_le_bytes()));
+    bytes.extend(tx_queues.to_le_bytes());
+    bytes.push(key.len() as u8);
+    bytes.extend(key);
+    bytes
+}
 
 /// Its ring, in the format that all queues have. The commands go in order by themselves.
 #[derive(Debug)]
@@ -127,7 +191,7 @@ impl ControlQueue {
         let node = transport.device().numa_node();
         let queue = QueueMemory::new(memory, &name, node, size, packed)?;
         let doorbell =
-            Doorbell::Register(transport.enable_queue(index, size, queue.areas())?, index);
+            Doorbell::Register(transport.enable_queue(index, size, queue.areas(), None)?, index);
         let ring = match packed {
             true => ControlRing::Packed(PackedRing::new(&queue, doorbell, false, 0)?),
             false => ControlRing::Split(SplitRing::new(&queue, doorbell, false, 0)?),

@@ -14,9 +14,8 @@ use packetboat::port::QueueCounters;
 
 use crate::features::Features;
 use crate::gate::{Gate, Passage};
-use crate::queues::{self, Parts, Path};
+use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
-use crate::tx::Tables;
 use crate::vhost_user::{Connection, Session};
 
 /// Descriptors of each ring: few, so that bytes of an input meet them.
@@ -53,45 +52,43 @@ impl DeviceSide {
 }
 
 impl Playground {
-    /// # Panics
+    /// # Errors
     /// Without memory there is nothing to be tried.
-    #[must_use]
-    #[expect(clippy::expect_used, reason = "part of tests")]
-    pub fn new() -> Self {
-        let memory = Memory::reserve(&MemoryConfig::no_huge(4)).expect("4 MiB of memory");
+    pub fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let memory = Memory::reserve(&MemoryConfig::no_huge(4))?;
         let config = MbufPoolConfig { cache_size: 0, ..MbufPoolConfig::new("mbufs", MBUFS) };
-        let pool = MbufPool::new(&memory, &config).expect("mbufs");
-        Self { memory, pool }
+        let pool = MbufPool::new(&memory, &config)?;
+        Ok(Self { memory, pool })
     }
 
     /// Plays one input on a receive and a transmit queue: its first byte chooses the path, the
     /// others are what the device writes and what the program does, in turn.
     ///
+    /// # Errors
+    /// If there is no memory for the queues.
+    ///
     /// # Panics
     /// If a frame is lost, or given out twice.
-    #[expect(clippy::expect_used, reason = "part of tests")]
-    pub fn rings(&self, input: &[u8]) {
-        let Some((&kind, input)) = input.split_first() else { return };
+    pub fn rings(&self, input: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+        let Some((&kind, input)) = input.split_first() else { return Ok(()) };
         let path = Path::of(features(kind));
         let gate: Arc<Gate> = Arc::default();
-        let queue = |name| {
-            QueueMemory::new(&self.memory, name, None, SIZE, path.packed).expect("a queue's memory")
+        let queue = |name| QueueMemory::new(&self.memory, name, None, SIZE, path.packed);
+        let (rx_memory, tx_memory) = (queue("rx")?, queue("tx")?);
+        let parts = |memory| -> std::io::Result<Parts<'_>> {
+            Ok(Parts {
+                memory,
+                doorbell: Doorbell::Event(EventFd::new(0)?),
+                counters: Arc::<QueueCounters>::default(),
+                passage: Passage::new(&gate),
+                interrupt: Some(EventFd::new(0)?),
+            })
         };
-        let parts = |memory| Parts {
-            memory,
-            doorbell: Doorbell::Event(EventFd::new(0).expect("an event")),
-            counters: Arc::<QueueCounters>::default(),
-            passage: Passage::new(&gate),
-        };
-        let (rx_memory, tx_memory) = (queue("rx"), queue("tx"));
-        let header = Area::new(&self.memory, "header", 64, 64, None).expect("a header");
-        let tables =
-            path.indirect.then(|| Tables::new(&self.memory, "tables", None, SIZE).expect("tables"));
-        let mut rx = queues::receive_queue(path, parts(&rx_memory), self.pool.clone(), 0)
-            .expect("a receive queue");
-        let mut tx = queues::transmit_queue(path, parts(&tx_memory), header, tables)
-            .expect("a transmit queue");
-        rx.fill("fuzz", 0).expect("mbufs");
+        let header = Area::new(&self.memory, "header", 64, 64, None)?;
+        let extras = Extras::new(path, &self.memory, "tx", None, SIZE, header)?;
+        let mut rx = queues::receive_queue(path, parts(&rx_memory)?, self.pool.clone(), 0)?;
+        let mut tx = queues::transmit_queue(path, parts(&tx_memory)?, extras)?;
+        rx.fill("fuzz", 0)?;
         let sides = [DeviceSide::of(&rx_memory), DeviceSide::of(&tx_memory)];
         let mut burst = Burst::with_limit(16);
         for step in input.chunks_exact(4) {
@@ -113,6 +110,8 @@ impl Playground {
                     rx.receive(&mut burst);
                     assert!(burst.len() <= 16);
                 }
+                5 if a & 0xc0 == 0x80 => rx.arm_interrupt(),
+                5 if a & 0xc0 == 0xc0 => rx.disarm_interrupt(),
                 5 => tx.send(&mut burst),
                 6 => tx.reclaim(),
                 _ => {
@@ -132,16 +131,11 @@ impl Playground {
         tx.reclaim_all(&reset);
         drop((rx, tx, burst));
         assert_eq!((self.pool.objects().in_use(), self.pool.leaked()), (0, 0));
+        Ok(())
     }
 }
 
-impl Default for Playground {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Any of the sixteen paths.
+/// Any of the paths.
 fn features(kind: u8) -> Features {
     let wanted = [
         Features::RING_PACKED,
@@ -149,6 +143,8 @@ fn features(kind: u8) -> Features {
         Features::MRG_RXBUF,
         Features::INDIRECT_DESC,
         Features::EVENT_IDX,
+        Features::GUEST_CSUM.with(Features::GUEST_TSO4).with(Features::GUEST_TSO6),
+        Features::CSUM.with(Features::HOST_TSO4).with(Features::HOST_TSO6),
     ];
     let chosen = wanted.iter().enumerate().filter(|(bit, _)| kind >> bit & 1 != 0);
     chosen.fold(Features::VERSION_1, |all, (_, &one)| all.with(one))
@@ -176,10 +172,10 @@ mod tests {
 
     #[test]
     fn whatever_a_device_writes_no_frame_is_lost() {
-        let playground = Playground::new();
+        let playground = Playground::new().unwrap();
         let config = ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 20_000 });
         proptest!(config, |(input in prop::collection::vec(any::<u8>(), 1..400))| {
-            playground.rings(&input);
+            playground.rings(&input).unwrap();
         });
     }
 

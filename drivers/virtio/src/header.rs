@@ -4,6 +4,9 @@
 /// for a frame that asks for no offload.
 pub(crate) const HEADER_BYTES: u16 = 12;
 
+/// A header that asks for nothing.
+pub(crate) const PLAIN: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
+
 /// How many buffers a received frame is spread over: the last field of its header.
 #[inline(always)]
 pub(crate) fn buffer_count(header: &[u8]) -> u16 {

@@ -8,19 +8,24 @@ use packetboat::mbuf::MbufPool;
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues,
+    Capabilities, DescriptorLimits, Link, Offloads, Port, PortConfig, PortError, PortInfo,
+    PortStats, QueueCounters, Queues,
 };
 
-use crate::control::{ALL_MULTICAST, Command, ControlQueue, PROMISCUOUS, QUEUE_PAIRS};
+use crate::control::{
+    ADDRESS_TABLE, ALL_MULTICAST, ANNOUNCED, Command, ControlQueue, OWN_ADDRESS, PROMISCUOUS,
+    QUEUE_PAIRS, RSS_CONFIG, VLAN_ADD, VLAN_REMOVE, address_table,
+};
 use crate::features::{Features, choose};
-use crate::gate::{Gate, Passage};
 use crate::header::HEADER_BYTES;
-use crate::queues::{self, Parts, Path};
+use crate::known::KnownQueue;
+use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
+use crate::rss;
 use crate::rx::OwnRx;
 use crate::setup::{self, Counters, DEFAULT_DESCRIPTORS, largest_power_of_two, local_mac};
-use crate::transport::{NetConfig, PciTransport, status};
-use crate::tx::{OwnTx, Tables};
+use crate::transport::{NetConfig, PciTransport, RssLimits, status};
+use crate::tx::OwnTx;
 
 /// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
 const FRAME_OVERHEAD_BYTES: u32 = 18;
@@ -32,18 +37,25 @@ const DEFAULT_MTU: u16 = 1500;
 struct Running {
     features: Features,
     control: Option<ControlQueue>,
-    /// What the queues' `broken` counters stood at when it started.
-    broken_before: u64,
+    queues: Vec<KnownQueue>,
+    /// Addresses that it receives besides its own.
+    addresses: Vec<MacAddress>,
+    /// What can't be mended without a reset.
+    fault: Option<String>,
     /// Every piece of memory that the device was shown. It may write to them until it is reset,
     /// even if a queue was dropped: so they are kept here until then.
     _shown: Vec<Area>,
 }
+
+/// MAC addresses that a device is given besides its own.
+const MAC_FILTERS: usize = 64;
 
 /// A virtio-net device as a port.
 #[derive(Debug)]
 pub(crate) struct VirtioPort {
     transport: PciTransport,
     memory: Arc<Memory>,
+    offered: Features,
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
@@ -52,8 +64,7 @@ pub(crate) struct VirtioPort {
     tx_limits: DescriptorLimits,
     config: Option<PortConfig>,
     counters: Counters,
-    /// Always open: a PCI device that goes away doesn't come back.
-    gate: Arc<Gate>,
+    rss: Option<RssLimits>,
     running: Option<Running>,
 }
 
@@ -64,8 +75,11 @@ impl VirtioPort {
         transport.reset()?;
         transport.add_status(status::ACKNOWLEDGE);
         transport.add_status(status::DRIVER);
-        let features = choose(transport.name(), transport.offered()?, memory.iova_mode())?;
+        let offered = transport.offered()?;
+        let none = Offloads::default();
+        let features = choose(transport.name(), offered, memory.iova_mode(), &none)?;
         let config = transport.net_config(features)?;
+        let rss = config.rss;
         let limits = |index| setup::limits(transport.queue_size_max(index), DEFAULT_DESCRIPTORS);
         let (rx_limits, tx_limits) = (limits(0), limits(1));
         // Without them there is no sending or receiving, whatever else it offers.
@@ -92,13 +106,14 @@ impl VirtioPort {
             mtu: config.mtu.unwrap_or(DEFAULT_MTU),
             transport,
             memory: memory.clone(),
+            offered,
             features,
             max_queue_pairs,
             rx_limits,
             tx_limits,
             config: None,
             counters: Counters::default(),
-            gate: Arc::default(),
+            rss,
             running: None,
         })
     }
@@ -125,12 +140,15 @@ impl VirtioPort {
         self.transport.reset()?;
         self.transport.add_status(status::ACKNOWLEDGE);
         self.transport.add_status(status::DRIVER);
-        let features = choose(&device, self.transport.offered()?, self.memory.iova_mode())?;
+        let (offered, iova_mode) = (self.transport.offered()?, self.memory.iova_mode());
+        let features = choose(&device, offered, iova_mode, &config.offloads)?;
         self.transport.accept(features)?;
         // Read anew: where the control queue stands depends on it, and it may have changed.
-        let NetConfig { max_queue_pairs, .. } = self.transport.net_config(features)?;
-        self.transport.enable_config_interrupt()?;
+        let NetConfig { max_queue_pairs, rss, .. } = self.transport.net_config(features)?;
+        let wakers = if config.rx_interrupts { config.rx_queues } else { 0 };
+        let mut interrupts = self.transport.enable_interrupts(wakers)?.into_iter();
 
+        let mut known = Vec::new();
         let pairs = config.rx_queues.max(config.tx_queues);
         let header = Area::new(&self.memory, &format!("{device} header"), 64, 64, None)?;
         shown.push(header.clone());
@@ -138,49 +156,37 @@ impl VirtioPort {
         for (pair, counters) in (0..).zip(&self.counters.rx) {
             let index = 2 * pair;
             let size = self.size(config.rx_descriptors, index, self.rx_limits);
-            let (memory, doorbell) = self.queue(path, index, size, shown)?;
+            // Vector 0 is the configuration's.
+            let vector = config.rx_interrupts.then_some(1 + pair);
+            let (queue, doorbell) = self.queue(path, index, size, vector, counters, shown)?;
             let pool = pools
                 .get(usize::from(pair))
                 .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
-            let parts = Parts {
-                memory: &memory,
-                doorbell,
-                counters: counters.clone(),
-                passage: Passage::new(&self.gate),
-            };
-            let mut queue = queues::receive_queue(path, parts, pool.clone(), config.number)?;
+            let parts = Parts { interrupt: interrupts.next(), ..queue.parts(doorbell) };
+            let mut new = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
-            let filled = queue.fill(&device, pair);
-            rx.push(queue);
+            let filled = new.fill(&device, pair);
+            rx.push(new);
             filled?;
+            known.push(queue);
         }
         for (pair, counters) in (0..).zip(&self.counters.tx) {
             let index = 2 * pair + 1;
             let size = self.size(config.tx_descriptors, index, self.tx_limits);
-            let (memory, doorbell) = self.queue(path, index, size, shown)?;
-            let tables = match path.indirect {
-                true => {
-                    let name = format!("{device} tables {index}");
-                    let node = self.transport.device().numa_node();
-                    let tables = Tables::new(&self.memory, &name, node, size)?;
-                    shown.push(tables.area().clone());
-                    Some(tables)
-                }
-                false => None,
-            };
-            let parts = Parts {
-                memory: &memory,
-                doorbell,
-                counters: counters.clone(),
-                passage: Passage::new(&self.gate),
-            };
-            tx.push(queues::transmit_queue(path, parts, header.clone(), tables)?);
+            let (queue, doorbell) = self.queue(path, index, size, None, counters, shown)?;
+            let name = format!("{device} virtqueue {index}");
+            let node = self.transport.device().numa_node();
+            let extras = Extras::new(path, &self.memory, &name, node, size, header.clone())?;
+            shown.extend(extras.areas());
+            tx.push(queues::transmit_queue(path, queue.parts(doorbell), extras)?);
+            known.push(queue);
         }
         tracing::info!("{device}: virtio-net over PCI, {path}");
         let mut control = None;
         if features.has(Features::CTRL_VQ) {
             // Behind all pairs that the device has, used or not (5.1.2).
-            let index = 2 * if features.has(Features::MQ) { max_queue_pairs } else { 1 };
+            let many = features.has(Features::MQ) || features.has(Features::RSS);
+            let index = 2 * if many { max_queue_pairs } else { 1 };
             let (queue, areas) =
                 ControlQueue::new(&self.transport, &self.memory, index, path.packed)?;
             shown.extend(areas);
@@ -188,16 +194,29 @@ impl VirtioPort {
         }
         self.transport.device().set_bus_master(true)?;
         self.transport.add_status(status::DRIVER_OK);
-        if pairs > 1
-            && let Some(control) = &mut control
-        {
-            control.command(QUEUE_PAIRS, &pairs.to_le_bytes())?;
+        if let Some(control) = &mut control {
+            let wanted = config.offloads.rss.as_ref();
+            match rss.filter(|_| pairs > 1 || wanted.is_some()) {
+                // It says how many pairs there are, too.
+                Some(limits) => {
+                    let (rx, tx) = (config.rx_queues, pairs);
+                    control.command(RSS_CONFIG, &rss::command(limits, wanted, rx, tx))?;
+                }
+                None if pairs > 1 => control.command(QUEUE_PAIRS, &pairs.to_le_bytes())?,
+                None => {}
+            }
         }
         for queue in rx {
             queue.kick();
         }
-        let broken_before = self.counters.broken();
-        Ok(Running { features, control, broken_before, _shown: Vec::new() })
+        Ok(Running {
+            features,
+            control,
+            queues: known,
+            addresses: Vec::new(),
+            fault: None,
+            _shown: Vec::new(),
+        })
     }
 
     /// Makes queue `index` and hands it to the device, which isn't running yet.
@@ -206,36 +225,57 @@ impl VirtioPort {
         path: Path,
         index: u16,
         size: u16,
+        vector: Option<u16>,
+        counters: &Arc<QueueCounters>,
         shown: &mut Vec<Area>,
-    ) -> Result<(QueueMemory, Doorbell), PortError> {
+    ) -> Result<(KnownQueue, Doorbell), PortError> {
         let name = format!("{} virtqueue {index}", self.transport.name());
         let node = self.transport.device().numa_node();
         let memory = QueueMemory::new(&self.memory, &name, node, size, path.packed)?;
         shown.push(memory.area.clone());
-        let register = self.transport.enable_queue(index, size, memory.areas())?;
-        Ok((memory, Doorbell::Register(register, index)))
+        let register = self.transport.enable_queue(index, size, memory.areas(), vector)?;
+        let queue = KnownQueue::new(index, memory, vector, counters.clone());
+        Ok((queue, Doorbell::Register(register, index)))
+    }
+
+    /// Looks after the queues: one that has broken down is reset alone and enabled again, if the
+    /// device agreed to that. Its owner, who polls it, puts its ring back to the beginning between
+    /// the two.
+    fn service(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        if running.features.has(Features::RING_RESET) && running.fault.is_none() {
+            let transport = &self.transport;
+            let mended = running.queues.iter_mut().try_for_each(|queue| queue.mend(transport));
+            running.fault = mended.err().map(|error| error.to_string());
+        }
+        self.running = Some(running);
+    }
+
+    /// Gives a command for which the device must have agreed to `feature`.
+    fn command(
+        &mut self,
+        feature: Features,
+        what: &str,
+        command: Command,
+        data: &[u8],
+    ) -> Result<(), PortError> {
+        let Some(running) = &mut self.running else {
+            return Err(self.state_error("change what it receives", "stopped"));
+        };
+        match &mut running.control {
+            Some(control) if running.features.has(feature) => control.command(command, data),
+            _ => Err(PortError::Unsupported {
+                device: self.name(),
+                what: what.to_owned(),
+                why: format!("it doesn't offer {}", feature.name()),
+            }),
+        }
     }
 
     /// What was asked for, or the default, within what this very queue takes.
     fn size(&self, asked: Option<u16>, index: u16, limits: DescriptorLimits) -> u16 {
         let most = largest_power_of_two(self.transport.queue_size_max(index)).max(limits.min);
         asked.unwrap_or(limits.default).min(most)
-    }
-
-    fn receive_filter(&mut self, command: Command, what: &str, on: bool) -> Result<(), PortError> {
-        let Some(running) = &mut self.running else {
-            return Err(self.state_error("change what it receives", "stopped"));
-        };
-        match &mut running.control {
-            Some(control) if running.features.has(Features::CTRL_RX) => {
-                control.command(command, &[u8::from(on)])
-            }
-            _ => Err(PortError::Unsupported {
-                device: self.name(),
-                what: what.to_owned(),
-                why: "it doesn't offer VIRTIO_NET_F_CTRL_RX".to_owned(),
-            }),
-        }
     }
 }
 
@@ -260,6 +300,15 @@ impl Port for VirtioPort {
         }
         let device = self.name();
         setup::check(&device, config, self.max_queue_pairs, self.rx_limits, self.tx_limits)?;
+        config.offloads.check(&device, &self.capabilities())?;
+        let vectors = self.transport.device().msix_vectors();
+        if config.rx_interrupts && vectors <= config.rx_queues {
+            return Err(PortError::Unsupported {
+                device,
+                what: format!("wake lcores from {} receive queues", config.rx_queues),
+                why: format!("it has {vectors} MSI-X vectors, and needs one more than queues"),
+            });
+        }
         self.counters.resize(config.rx_queues, config.tx_queues);
         self.config = Some(config.clone());
         Ok(())
@@ -318,32 +367,109 @@ impl Port for VirtioPort {
 
     fn link(&mut self) -> Result<Link, PortError> {
         // A device without the status field is always up (5.1.4.2).
-        let up = self.transport.net_config(self.features)?.link_up.unwrap_or(true);
+        let config = self.transport.net_config(self.features)?;
         if self.transport.status() == status::GONE {
             return Ok(Link { up: false, speed_mbps: None, full_duplex: None });
         }
+        if config.announce && self.features.has(Features::GUEST_ANNOUNCE) && self.running.is_some()
+        {
+            // Whoever forwards tells the network where it is with each frame; the device wants to
+            // know that it was heard (5.1.6.5.4.1).
+            match self.command(Features::GUEST_ANNOUNCE, "be answered", ANNOUNCED, &[]) {
+                Ok(()) => tracing::info!("{}: the device has moved, and was answered", self.name()),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        let up = config.link_up.unwrap_or(true);
         Ok(Link { up, speed_mbps: None, full_duplex: None })
     }
 
     fn link_changed(&mut self) -> bool {
+        self.service();
         self.transport.config_changed()
     }
 
     fn set_promiscuous(&mut self, on: bool) -> Result<(), PortError> {
-        self.receive_filter(PROMISCUOUS, "be made promiscuous", on)
+        let data = [u8::from(on)];
+        self.command(Features::CTRL_RX, "be made promiscuous", PROMISCUOUS, &data)
     }
 
     fn set_all_multicast(&mut self, on: bool) -> Result<(), PortError> {
-        self.receive_filter(ALL_MULTICAST, "receive all multicast frames", on)
+        let (what, data) = ("receive all multicast frames", [u8::from(on)]);
+        self.command(Features::CTRL_RX, what, ALL_MULTICAST, &data)
+    }
+
+    fn set_mac(&mut self, address: MacAddress) -> Result<(), PortError> {
+        let what = "be given another address";
+        self.command(Features::CTRL_MAC_ADDR, what, OWN_ADDRESS, &address.0)?;
+        self.mac = address;
+        Ok(())
+    }
+
+    fn filter_mac(&mut self, address: MacAddress, on: bool) -> Result<(), PortError> {
+        let mut addresses = self.running.as_ref().map(|running| running.addresses.clone());
+        let addresses = addresses.get_or_insert_default();
+        addresses.retain(|other| *other != address);
+        if on {
+            addresses.push(address);
+        }
+        if addresses.len() > MAC_FILTERS {
+            return Err(PortError::Unsupported {
+                device: self.name(),
+                what: format!("receive frames to {address}, too"),
+                why: format!("it has {MAC_FILTERS} addresses besides its own already"),
+            });
+        }
+        let (what, data) = ("receive frames to other addresses", address_table(addresses));
+        self.command(Features::CTRL_RX, what, ADDRESS_TABLE, &data)?;
+        if let Some(running) = &mut self.running {
+            running.addresses = std::mem::take(addresses);
+        }
+        Ok(())
+    }
+
+    fn filter_vlan(&mut self, vlan: u16, on: bool) -> Result<(), PortError> {
+        let asked = self.config.as_ref().is_some_and(|config| config.offloads.rx_vlan_filter);
+        if self.offered.has(Features::CTRL_VLAN) && !asked {
+            let state = "not configured to (Offloads::rx_vlan_filter)";
+            return Err(self.state_error("filter by VLAN", state));
+        }
+        let command = if on { VLAN_ADD } else { VLAN_REMOVE };
+        self.command(Features::CTRL_VLAN, "filter by VLAN", command, &vlan.to_le_bytes())
     }
 
     fn stats(&self) -> PortStats {
         self.counters.read()
     }
 
+    fn capabilities(&self) -> Capabilities {
+        let commands = self.offered.has(Features::CTRL_VQ);
+        let receives = commands && self.offered.has(Features::CTRL_RX);
+        let other = Capabilities {
+            mac_filters: if receives { MAC_FILTERS } else { 0 },
+            vlan_filter: commands && self.offered.has(Features::CTRL_VLAN),
+            rx_interrupts: self.transport.device().msix_vectors() > 1,
+            ..self.offered.capabilities()
+        };
+        rss::capabilities(self.rss, other)
+    }
+
+    fn paths(&self) -> String {
+        self.running
+            .as_ref()
+            .map(|running| Path::of(running.features).to_string())
+            .unwrap_or_default()
+    }
+
     fn fault(&self) -> Option<String> {
         let running = self.running.as_ref()?;
-        if self.counters.broken() != running.broken_before {
+        if let Some(fault) = &running.fault {
+            return Some(fault.clone());
+        }
+        // With RING_RESET this is mended by itself, at the next look at the link.
+        if !running.features.has(Features::RING_RESET)
+            && running.queues.iter().any(KnownQueue::is_broken)
+        {
             return Some(
                 "the device claims to have completed more frames than it was given".to_owned(),
             );

@@ -5,15 +5,18 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use packetboat::bus::EventFd;
 use packetboat::dma::Area;
 use packetboat::mbuf::{MbufPool, Quiesced};
+use packetboat::memory::Memory;
 use packetboat::port::{PortError, QueueCounters, RxQueue, TxQueue};
 
 use crate::features::Features;
 use crate::gate::Passage;
+use crate::offload::{Agreed, OffloadRx};
 use crate::ring::{Doorbell, PackedRing, QueueMemory, Ring, SplitRing, Straight};
 use crate::rx::{OwnRx, VirtioRx, room_bytes};
-use crate::tx::{OwnTx, Tables, VirtioTx};
+use crate::tx::{Headers, Offloads, OwnTx, Tables, VirtioTx};
 
 /// What decides on the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(crate) struct Path {
     mergeable: bool,
     pub(crate) indirect: bool,
     event_index: bool,
+    receiving: Agreed,
+    sending: Agreed,
 }
 
 impl Path {
@@ -33,6 +38,8 @@ impl Path {
             mergeable: features.has(Features::MRG_RXBUF),
             indirect: features.has(Features::INDIRECT_DESC),
             event_index: features.has(Features::EVENT_IDX),
+            receiving: Agreed::receiving(features),
+            sending: Agreed::sending(features),
         }
     }
 }
@@ -55,6 +62,11 @@ impl fmt::Display for Path {
                 write!(f, ", {name}")?;
             }
         }
+        for (agreed, way) in [(self.receiving, "received"), (self.sending, "sent")] {
+            if agreed.any() {
+                write!(f, ", {way}: {}", agreed.words())?;
+            }
+        }
         Ok(())
     }
 }
@@ -65,6 +77,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) doorbell: Doorbell,
     pub(crate) counters: Arc<QueueCounters>,
     pub(crate) passage: Passage,
+    /// Of a receive queue that shall be able to wake an lcore.
+    pub(crate) interrupt: Option<EventFd>,
 }
 
 /// Makes a receive queue.
@@ -80,9 +94,10 @@ pub(crate) fn receive_queue(
         pool: MbufPool,
         port: u16,
     ) -> Result<Box<dyn OwnRx>, PortError> {
-        let Parts { memory, doorbell, counters, passage } = parts;
+        let Parts { memory, doorbell, counters, passage, interrupt } = parts;
         let ring = R::new(memory, doorbell, path.event_index, room_bytes(&pool))?;
-        Ok(Box::new(VirtioRx::<R, MERGEABLE>::new(ring, pool, port, counters, passage)))
+        let queue = VirtioRx::<R, MERGEABLE>::new(ring, pool, port, counters, passage, interrupt);
+        Ok(Box::new(queue))
     }
     let make = match (path.packed, path.in_order, path.mergeable) {
         (false, false, false) => make::<SplitRing<false>, false>,
@@ -94,25 +109,65 @@ pub(crate) fn receive_queue(
         (true, true, false) => make::<PackedRing<true>, false>,
         (true, true, true) => make::<PackedRing<true>, true>,
     };
-    make(path, parts, pool, port)
+    let counters = parts.counters.clone();
+    let queue = make(path, parts, pool, port)?;
+    Ok(match path.receiving.any() {
+        true => Box::new(OffloadRx::new(queue, path.receiving, counters)),
+        false => queue,
+    })
+}
+
+/// What a transmit queue has besides its ring, all of it to be read by the device.
+pub(crate) struct Extras {
+    /// Zero bytes: the header of frames without room for one.
+    pub(crate) header: Area,
+    pub(crate) tables: Option<Tables>,
+    headers: Option<Headers>,
+}
+
+impl Extras {
+    /// For a queue of `size` entries called `name`, as its path wants it. `header` is an area of
+    /// at least [`HEADER_BYTES`](crate::header::HEADER_BYTES) zero bytes.
+    pub(crate) fn new(
+        path: Path,
+        memory: &Arc<Memory>,
+        name: &str,
+        node: Option<u32>,
+        size: u16,
+        header: Area,
+    ) -> Result<Self, PortError> {
+        let tables = || Tables::new(memory, &format!("{name} tables"), node, size);
+        let headers = || Headers::new(memory, &format!("{name} headers"), node, size);
+        Ok(Self {
+            header,
+            tables: path.indirect.then(tables).transpose()?,
+            headers: path.sending.any().then(headers).transpose()?,
+        })
+    }
+
+    /// The areas that are its own.
+    pub(crate) fn areas(&self) -> impl Iterator<Item = Area> {
+        let headers = self.headers.as_ref().map(Headers::area);
+        self.tables.as_ref().map(Tables::area).into_iter().chain(headers).cloned()
+    }
 }
 
 /// Makes a transmit queue.
 pub(crate) fn transmit_queue(
     path: Path,
     parts: Parts<'_>,
-    header: Area,
-    tables: Option<Tables>,
+    extras: Extras,
 ) -> Result<Box<dyn OwnTx>, PortError> {
     fn make<R: Straight>(
         path: Path,
         parts: Parts<'_>,
-        header: Area,
-        tables: Option<Tables>,
+        extras: Extras,
     ) -> Result<Box<dyn OwnTx>, PortError> {
-        let Parts { memory, doorbell, counters, passage } = parts;
+        let Parts { memory, doorbell, counters, passage, .. } = parts;
+        let Extras { header, tables, headers } = extras;
         let ring = R::new(memory, doorbell, path.event_index, 0)?;
-        Ok(Box::new(VirtioTx::new(ring, header, tables, counters, passage)))
+        let offloads = Offloads { agreed: path.sending, headers };
+        Ok(Box::new(VirtioTx::new(ring, header, tables, offloads, counters, passage)))
     }
     let make = match (path.packed, path.in_order) {
         (false, false) => make::<SplitRing<false>>,
@@ -120,7 +175,7 @@ pub(crate) fn transmit_queue(
         (true, false) => make::<PackedRing<false>>,
         (true, true) => make::<PackedRing<true>>,
     };
-    make(path, parts, header, tables)
+    make(path, parts, extras)
 }
 
 /// Tries one kind after the other: a queue comes back from the application as a queue of any
@@ -141,6 +196,7 @@ macro_rules! reclaim {
 /// Gives back what the device had of a receive queue, if it is one of ours.
 pub(crate) fn reclaim_rx(queue: Box<dyn RxQueue>, reset: &Quiesced) {
     reclaim!(queue, reset, reclaim:
+        OffloadRx,
         VirtioRx<SplitRing<false>, false>, VirtioRx<SplitRing<false>, true>,
         VirtioRx<SplitRing<true>, false>, VirtioRx<SplitRing<true>, true>,
         VirtioRx<PackedRing<false>, false>, VirtioRx<PackedRing<false>, true>,

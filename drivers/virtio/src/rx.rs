@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use packetboat::bus::EventFd;
 use packetboat::dma::Slots;
 use packetboat::mbuf::{Burst, ChainBuilder, LentRoom, Mbuf, MbufPool, Quiesced, RxInfo};
 use packetboat::memory::Iova;
@@ -28,6 +29,8 @@ pub(crate) struct VirtioRx<R, const MERGEABLE: bool> {
     port: u16,
     counters: Arc<QueueCounters>,
     passage: Passage,
+    /// What the device rings, if it may.
+    interrupt: Option<EventFd>,
 }
 
 /// The most buffers lent in one go.
@@ -51,6 +54,7 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
         port: u16,
         counters: Arc<QueueCounters>,
         passage: Passage,
+        interrupt: Option<EventFd>,
     ) -> Self {
         let size = ring.size();
         Self {
@@ -62,6 +66,7 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
             port,
             counters,
             passage,
+            interrupt,
         }
     }
 
@@ -195,7 +200,7 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
                         None => break,
                     }
                 }
-                if !self.ring.has_more(left) {
+                if burst.room() == 0 || !self.ring.has_more(left) {
                     break;
                 }
             }
@@ -419,6 +424,23 @@ impl<R: Straight, const MERGEABLE: bool> RxQueue for VirtioRx<R, MERGEABLE> {
             Ok(0) if !self.short => {}
             Ok(completed) => self.work(completed, burst),
             Err(_) => self.break_down(),
+        }
+    }
+
+    fn interrupt(&self) -> Option<&EventFd> {
+        self.interrupt.as_ref()
+    }
+
+    fn arm_interrupt(&mut self) {
+        // A ring that is between two devices begins without.
+        if self.interrupt.is_some() && self.passage.is_open() {
+            self.ring.listen(true);
+        }
+    }
+
+    fn disarm_interrupt(&mut self) {
+        if self.interrupt.is_some() && self.passage.is_open() {
+            self.ring.listen(false);
         }
     }
 }

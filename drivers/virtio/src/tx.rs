@@ -8,11 +8,10 @@ use packetboat::memory::{Iova, Memory};
 use packetboat::port::{PortError, QueueCounters, TxDrop, TxQueue};
 
 use crate::gate::{Found, Passage};
-use crate::header::HEADER_BYTES;
+use crate::header::{HEADER_BYTES, PLAIN};
+use crate::offload::{Agreed, header_for};
 use crate::ring::{DESCRIPTOR_BYTES, Straight, Used};
 
-/// A header that asks for nothing.
-const PLAIN: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
 /// Frames are taken back once the device has so many.
 const CLEAN_AT: u16 = 64;
 
@@ -36,8 +35,54 @@ pub(crate) struct VirtioTx<R> {
     /// [`PLAIN`] for frames without room for one; it is never written to.
     header: Area,
     tables: Option<Tables>,
+    offloads: Offloads,
     counters: Arc<QueueCounters>,
     passage: Passage,
+}
+
+/// What frames may ask for. One that asks for something is never sent the straight way.
+#[derive(Debug)]
+pub(crate) struct Offloads {
+    pub(crate) agreed: Agreed,
+    /// If anything is agreed on.
+    pub(crate) headers: Option<Headers>,
+}
+
+/// Headers of frames that ask for something and have no room for one, one for each id.
+#[derive(Debug)]
+pub(crate) struct Headers {
+    bytes: Array<u8>,
+    area: Area,
+}
+
+impl Headers {
+    /// From one to the next.
+    const LEN_BYTES: usize = 16;
+
+    pub(crate) fn new(
+        memory: &Arc<Memory>,
+        name: &str,
+        node: Option<u32>,
+        queue_size: u16,
+    ) -> Result<Self, PortError> {
+        let len = usize::from(queue_size) * Self::LEN_BYTES;
+        let area = Area::new(memory, name, len, 64, node)?;
+        Ok(Self { bytes: area.array(0, len)?, area })
+    }
+
+    /// What the device may read.
+    pub(crate) fn area(&self) -> &Area {
+        &self.area
+    }
+
+    /// Writes header `id`; returns where it stands.
+    fn write(&mut self, id: u16, header: [u8; HEADER_BYTES as usize]) -> Iova {
+        let start = usize::from(id) * Self::LEN_BYTES;
+        for (number, byte) in header.into_iter().enumerate() {
+            self.bytes.write(start + number, byte);
+        }
+        self.area.iova(start)
+    }
 }
 
 /// Tables of descriptors, one for each id (virtio 1.3, 2.7.5.3).
@@ -97,6 +142,7 @@ impl<R: Straight> VirtioTx<R> {
         ring: R,
         header: Area,
         tables: Option<Tables>,
+        offloads: Offloads,
         counters: Arc<QueueCounters>,
         passage: Passage,
     ) -> Self {
@@ -110,6 +156,7 @@ impl<R: Straight> VirtioTx<R> {
             done: Burst::new(),
             header,
             tables,
+            offloads,
             counters,
             passage,
         }
@@ -260,6 +307,12 @@ impl<R: Straight> VirtioTx<R> {
         if len == 0 {
             return Err(Unsent::Dropped(TxDrop::BadLength));
         }
+        let asks = mbuf.requests_any();
+        let header = match asks {
+            false => PLAIN,
+            true => header_for(&mut mbuf, self.offloads.agreed)
+                .map_err(|_| Unsent::Dropped(TxDrop::BadRequest))?,
+        };
         // With headroom of its own a frame needs no descriptor for the header.
         let headed = mbuf.headroom_bytes() >= usize::from(HEADER_BYTES) && mbuf.is_writable();
         let parts =
@@ -275,11 +328,16 @@ impl<R: Straight> VirtioTx<R> {
             return Err(Unsent::Later(mbuf));
         }
         let count = parts as u16; // at most the ring's size
-        let headed =
-            headed && mbuf.prepend(PLAIN.len()).map(|place| place.copy_from_slice(&PLAIN)).is_ok();
+        let headed = headed
+            && mbuf.prepend(header.len()).map(|place| place.copy_from_slice(&header)).is_ok();
         let frame = mbuf.lend();
-        let header = (!headed).then_some((self.header.iova(0), HEADER_BYTES));
-        let parts = header
+        let apart = match &mut self.offloads.headers {
+            _ if headed => None,
+            Some(headers) if asks => Some(headers.write(self.ring.next_id(), header)),
+            _ => Some(self.header.iova(0)),
+        };
+        let parts = apart
+            .map(|at| (at, HEADER_BYTES))
             .into_iter()
             .chain(frame.segments())
             .filter(|&(_, len)| len != 0)

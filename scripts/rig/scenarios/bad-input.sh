@@ -16,23 +16,21 @@ scenario() {
     l2fwd_stop 'after all refusals'
 }
 
+# kernel_driver: the kernel's own driver of the NICs.
+kernel_driver() { if [[ $MACHINE == softnic ]]; then echo ixgbe; else echo virtio-pci; fi; }
+
 devices() {
+    [[ $MACHINE != softnic ]] || guest "modprobe ixgbe; $devbind $(nic_bdf 0) $(nic_bdf 1) $(nic_bdf 2)" >/dev/null
     l2fwd_refuses 'no such BDF' -l "$LCORES" -a 0000:42:00.0 -- -T 0 :: '0000:42:00.0' 'no such PCI' 'devbind.sh -s'
     l2fwd_refuses 'a BDF that is none' -l "$LCORES" -a 42 -- -T 0 :: "42" "isn't a PCI address"
     guest "devbind.sh --restore $(nic_bdf 1)" >/dev/null
-    l2fwd_refuses 'bound to a kernel driver' "${good[@]}" -- -T 0 :: 'virtio-pci|virtio_net' "$devbind $(nic_bdf 1)"
-    check_text 'bound to a kernel driver: it is still' "$(driver_of "$(nic_bdf 1)")" '^virtio-pci$'
+    l2fwd_refuses 'bound to a kernel driver' "${good[@]}" -- -T 0 :: 'virtio-pci|virtio_net|ixgbe' "$devbind $(nic_bdf 1)"
+    check_text 'bound to a kernel driver: it is still' "$(driver_of "$(nic_bdf 1)")" "^$(kernel_driver)$"
     guest "devbind.sh -u $(nic_bdf 1)" >/dev/null
     l2fwd_refuses 'bound to no driver' "${good[@]}" -- -T 0 :: 'no driver' "$devbind $(nic_bdf 1)"
     guest "devbind.sh -b vfio-pci $(nic_bdf 1)" >/dev/null
 
-    guest "devbind.sh -b vfio-pci ${GROUP_BDFS[0]}" >/dev/null
-    l2fwd_refuses 'group not viable' -l "$LCORES" -a "${GROUP_BDFS[0]}" -a "$(nic_bdf 0)" -- -T 0 :: "isn't viable" "${GROUP_BDFS[1]}" "$devbind"
-    guest "devbind.sh --restore ${GROUP_BDFS[*]}" >/dev/null
-
-    guest "devbind.sh --force -b vfio-pci $UNKNOWN_BDF" >/dev/null
-    l2fwd_refuses 'unknown device' -l "$LCORES" -a "$UNKNOWN_BDF" -- -T 0 :: "$UNKNOWN_BDF" '8086:10d3|10d3' 'virtio'
-    guest "devbind.sh -u $UNKNOWN_BDF" >/dev/null
+    [[ $MACHINE == softnic ]] || other_devices
 
     local text code
     l2fwd_start -l 1 -a "$(nic_bdf 2)" -a "$(nic_bdf 1)" -- -q 2 -T 0
@@ -44,6 +42,17 @@ devices() {
         l2fwd_stop 'the one that was first'
     fi
     nothing_left 'group busy'
+}
+
+# other_devices: those that only the machines with virtio NICs have.
+other_devices() {
+    guest "devbind.sh -b vfio-pci ${GROUP_BDFS[0]}" >/dev/null
+    l2fwd_refuses 'group not viable' -l "$LCORES" -a "${GROUP_BDFS[0]}" -a "$(nic_bdf 0)" -- -T 0 :: "isn't viable" "${GROUP_BDFS[1]}" "$devbind"
+    guest "devbind.sh --restore ${GROUP_BDFS[*]}" >/dev/null
+
+    guest "devbind.sh --force -b vfio-pci $UNKNOWN_BDF" >/dev/null
+    l2fwd_refuses 'unknown device' -l "$LCORES" -a "$UNKNOWN_BDF" -- -T 0 :: "$UNKNOWN_BDF" '8086:10d3|10d3' 'virtio'
+    guest "devbind.sh -u $UNKNOWN_BDF" >/dev/null
 }
 
 vfio() {
@@ -112,7 +121,9 @@ numbers() {
     l2fwd_refuses 'an odd number of ports' "${good[@]}" -- -p 0x1 -T 0 :: 'odd' '--portmap'
     l2fwd_refuses 'a portmap with a duplicate' "${good[@]}" -- '--portmap=(0,1),(1,0)' -T 0 :: '--portmap' 'port [01]'
     l2fwd_refuses 'a portmap with an unknown port' "${good[@]}" -- '--portmap=(0,9)' -T 0 :: '--portmap' 'port 9'
-    l2fwd_refuses 'more queues than the device has' "${good[@]}" -- --rxq 4 -q 4 -T 0 :: 'queue' '4' '1'
+    local queues=4 has=1
+    [[ $MACHINE != softnic ]] || queues=17 has=16
+    l2fwd_refuses 'more queues than the device has' "${good[@]}" -- --rxq "$queues" -q "$queues" -T 0 :: 'queue' "$queues" "$has"
     l2fwd_refuses 'descriptors not a power of two' "${good[@]}" -- --rxd 100 -T 0 :: '100' 'power of (2|two)'
     l2fwd_refuses 'descriptors out of range' "${good[@]}" -- --txd 32768 -T 0 :: '32768'
     l2fwd_refuses 'statistics that can not be written' "${good[@]}" -- --stats-json /no/such/file -T 0 :: '--stats-json' '/no/such/file'

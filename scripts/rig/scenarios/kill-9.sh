@@ -5,9 +5,11 @@ MACHINE=main
 ROUNDS=20
 
 scenario() {
-    local round
+    local round rounds=$ROUNDS
+    # What the kernel gives back is the same for each driver; that the device is at rest is softnic's to show.
+    [[ $MACHINE != softnic ]] || rounds=4
     bind_nics 0 1
-    for ((round = 1; round <= ROUNDS; round++)); do
+    for ((round = 1; round <= rounds; round++)); do
         kill_in_traffic "kill-9 $round" || return
         nothing_left "kill-9 $round"
     done

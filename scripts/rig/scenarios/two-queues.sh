@@ -6,6 +6,7 @@ SIZE_MIB=16
 
 scenario() {
     local file=$LOG/sent copy=$LOG/received port
+    [[ $MACHINE != softnic ]] || SIZE_MIB=8
     bind_nics 4 5
     l2fwd_start -l "$LCORES" $(allow 4 5) -- -p 0x3 -P -q 2 --rxq 2 -T 1
     l2fwd_ready 4 5 || return

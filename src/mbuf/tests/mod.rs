@@ -470,37 +470,6 @@ fn frames_are_freed_from_any_lcore() {
 }
 
 #[test]
-fn what_a_device_claims_to_have_written_is_checked() {
-    let pool = pool(4);
-    let room = DATA_ROOM_BYTES - HEADROOM_BYTES;
-    for (claimed, fits) in [
-        (0, true),
-        (60, true),
-        (room.into(), true),
-        (u32::from(room) + 1, false),
-        (65_536, false),
-        (65_537, false),
-        (u32::MAX, false),
-    ] {
-        let mut frame = pool.alloc().unwrap();
-        frame.append(9).unwrap().fill(1);
-        frame.prepend(5).unwrap().fill(2);
-        let buffer = frame.data().as_ptr().addr() as u64 + 5;
-        let lent = frame.lend();
-        assert_eq!(lent.room_len_bytes(), room);
-        assert_eq!(lent.room_iova().0, buffer, "IOVA mode va");
-        let taken = lent.take_back_filled(claimed, 3);
-        assert_eq!(taken.is_ok(), fits, "{claimed}");
-        let (Ok(frame) | Err(frame)) = taken;
-        let len = if fits { claimed as usize } else { 0 };
-        assert_eq!((frame.len_bytes(), frame.data().len()), (len, len));
-        assert_eq!((frame.port(), frame.headroom_bytes()), (3, HEADROOM));
-        assert_eq!(frame.tailroom_bytes(), usize::from(room) - len);
-    }
-    assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));
-}
-
-#[test]
 fn a_lent_frame_that_is_dropped_is_lost_and_counted() {
     let pool = pool(10);
     drop(pool.alloc().unwrap().lend());

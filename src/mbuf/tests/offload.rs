@@ -183,3 +183,79 @@ fn headers_that_end_before_the_checksum_are_an_error() {
     let error = frame.prepare_checksums().unwrap_err();
     assert!(matches!(error, OffloadError::Headers { len_bytes: 10, .. }), "{error}");
 }
+
+/// Whether the checksums of layer 3 (if IPv4) and 4 are right, counted by hand.
+fn is_right(bytes: &[u8], layer4: usize, end: usize, seed: InternetSum) -> bool {
+    let ipv4 = bytes[14] >> 4 == 4;
+    let mut sum = seed;
+    sum.add(&bytes[layer4..end]);
+    (!ipv4 || internet_checksum(&bytes[14..layer4]).get() == 0) && sum.checksum().get() == 0
+}
+
+#[test]
+fn checksums_are_filled_in_without_a_device() {
+    let pool = pool(4);
+    for odd in [0, 1] {
+        for (flag, protocol, l4, header) in [
+            (TxFlags::UDP_CHECKSUM, 17, 8, &b"\0\x35\x04\0\0\x0d\xff\xff"[..]),
+            (TxFlags::TCP_CHECKSUM, 6, 20, &b"\0\x50\x04\0SEQ.ACK.\x50\x10\x10\0\xff\xff\0\0"[..]),
+        ] {
+            let payload = vec![0xa7; 31 + odd];
+            let packet = [header, &payload[..]].concat();
+            let mut frame = ipv4_frame(&pool, protocol, &packet);
+            let end = frame.len_bytes();
+            let lengths = TxLengths::new(14, 20, l4).unwrap();
+            let flags = flag | TxFlags::IPV4 | TxFlags::IP_CHECKSUM;
+            frame.request(TxRequest { flags, lengths }).unwrap();
+            // Padding of a short frame isn't the packet's.
+            frame.append(3).unwrap().fill(0x55);
+            frame.fill_checksums().unwrap();
+            assert!(!frame.requests_any());
+            let bytes = frame.data().to_vec();
+            let addresses: &[u8; 8] = bytes[26..34].try_into().unwrap();
+            let seed = ipv4_pseudo_header(addresses, protocol, packet.len() as u16);
+            assert!(is_right(&bytes, 34, end, seed), "{flag:?} {odd}");
+        }
+    }
+    // IPv6, in two segments of which the first has an odd number of bytes.
+    let mut bytes = vec![0; 14];
+    bytes.extend([0x60, 0, 0, 0, 0, 20 + 40, 6, 64]);
+    bytes.extend((0..32).map(|nth| nth * 3));
+    bytes.extend(b"\0\x50\x04\0SEQ.ACK.\x50\x10\x10\0\xff\xff\0\0");
+    bytes.extend([0x9b; 40]);
+    let mut frame = pool.alloc().unwrap();
+    frame.append(77).unwrap().copy_from_slice(&bytes[..77]);
+    let mut rest = pool.alloc().unwrap();
+    rest.append(bytes.len() - 77).unwrap().copy_from_slice(&bytes[77..]);
+    frame.chain(rest).map_err(|(error, _)| error).unwrap();
+    let flags = TxFlags::IPV6 | TxFlags::TCP_CHECKSUM;
+    let lengths = TxLengths::new(14, 40, 20).unwrap();
+    frame.request(TxRequest { flags, lengths }).unwrap();
+    frame.fill_checksums().unwrap();
+    let mut whole = vec![0; frame.len_bytes()];
+    frame.copy_to(0, &mut whole);
+    let seed = ipv6_pseudo_header(whole[22..54].try_into().unwrap(), 6, 60);
+    assert!(is_right(&whole, 54, whole.len(), seed));
+}
+
+#[test]
+fn what_software_does_not_fill_in_stays_asked_for() {
+    let pool = pool(2);
+    let mut frame = ipv4_frame(&pool, 6, &[0; 40]);
+    let lengths = TxLengths::new(14, 20, 20).unwrap().segment(10);
+    let request = TxRequest { flags: TxFlags::IPV4 | TxFlags::TCP_SEGMENT, lengths };
+    frame.request(request).unwrap();
+    assert!(matches!(frame.fill_checksums(), Err(OffloadError::NotInSoftware { .. })));
+    let flags = TxFlags::IPV4 | TxFlags::SCTP_CHECKSUM;
+    frame.request(TxRequest { flags, lengths }).unwrap();
+    assert!(matches!(frame.fill_checksums(), Err(OffloadError::NotInSoftware { .. })));
+    assert_eq!(frame.tx_flags(), flags);
+    let flags = TxFlags::IPV4 | TxFlags::UDP_CHECKSUM;
+    frame.request(TxRequest { flags, lengths }).unwrap();
+    let clone = frame.share(&pool).unwrap();
+    assert_eq!(frame.fill_checksums(), Err(OffloadError::Shared));
+    assert_eq!(frame.tx_flags(), flags);
+    drop(clone);
+    frame.trim(34).unwrap();
+    assert!(matches!(frame.fill_checksums(), Err(OffloadError::Headers { .. })));
+}

@@ -40,6 +40,10 @@ fn a_room_comes_back_as_what_the_device_says() {
         (12, 12, 11, None),
         (12, 12, u32::from(room) + 13, None),
         (HEADROOM_BYTES + 1, 0, 10, None),
+        // What would be short in sixteen bits.
+        (0, 0, 65_536, None),
+        (0, 0, 65_537, None),
+        (12, 12, 65_536 + 72, None),
         (0, 0, u32::MAX, None),
     ] {
         for (lent, iova) in lend(&pool, 3) {

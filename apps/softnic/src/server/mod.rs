@@ -5,6 +5,7 @@ mod session;
 mod stream;
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -19,17 +20,24 @@ pub use stream::Gone;
 const LOOK_FOR_STOP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Makes the socket. One that a former process has left is replaced, one that somebody listens on
-/// isn't.
+/// isn't; neither is a file of another kind.
 ///
 /// # Errors
 /// When the path can't be used.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there already"));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                let what = "somebody listens there already";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+            }
+            std::fs::remove_file(path)?;
+        }
+        Ok(_) => {
+            let what = "there is a file already, and it is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        Err(_) => {}
     }
     UnixListener::bind(path)
 }
@@ -57,5 +65,24 @@ pub fn serve(nic: &Nic, listener: &UnixListener) {
             Gone::Closed => info!("{}: the client has gone", nic.name),
             gone => warn!("{}: the client was sent away: {gone}", nic.name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let first = listen(&path).unwrap();
+        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        listen(&path).unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "dear").unwrap();
+        assert_eq!(listen(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "dear");
     }
 }

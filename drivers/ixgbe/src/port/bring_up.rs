@@ -106,6 +106,9 @@ impl IxgbePort {
             }
         }
         self.bar.device().set_bus_master(true)?;
+        if link_event.is_some() {
+            start::allow_interrupts(&self.bar);
+        }
         for (queue, counters) in (0..).zip(self.tx_counters.clone()) {
             let count = config.tx_descriptors.unwrap_or(DESCRIPTORS.default);
             let (area, ring) =
@@ -154,7 +157,7 @@ impl IxgbePort {
             });
         }
         let mut eventfds = self.bar.device().enable_msix(1 + queues)?;
-        start::enable_interrupts(&self.bar, queues);
+        start::direct_interrupts(&self.bar, queues);
         let mut wakers = Vec::new();
         for (queue, eventfd) in (0..queues).zip(eventfds.split_off(1)) {
             wakers.push(Interrupt {

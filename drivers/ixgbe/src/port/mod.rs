@@ -165,6 +165,7 @@ impl Port for IxgbePort {
             rx_checksum: true,
             rx_vlan_strip: true,
             rx_scatter: true,
+            rx_lro: false,
             rx_classify: true,
             tx_checksum: true,
             tx_segment: true,

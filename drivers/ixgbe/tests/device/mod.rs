@@ -18,7 +18,10 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 pub const MAC: [u8; 6] = [0x02, 0x50, 0x42, 0, 0, 7];
 const BAR_LEN: usize = 128 * 1024;
 
+/// EFD_NONBLOCK.
+const NONBLOCK: i32 = 0o4000;
 pub const CTRL: u64 = 0x0;
+pub const EIMS: u64 = 0x880;
 pub const STATUS: u64 = 0x8;
 pub const CTRL_EXT: u64 = 0x18;
 pub const EERD: u64 = 0x10014;
@@ -67,6 +70,10 @@ struct State {
     lies: Vec<u32>,
     gone: bool,
     resets: usize,
+    vectors: u16,
+    bus_master: bool,
+    /// Interrupts that were allowed while their messages couldn't go out.
+    lost_interrupts: usize,
     /// Frames that were sent in full rings.
     sent: u64,
     received: u64,
@@ -101,6 +108,9 @@ impl Nic {
             lies: Vec::new(),
             gone: false,
             resets: 0,
+            vectors: 0,
+            bus_master: false,
+            lost_interrupts: 0,
             sent: 0,
             received: 0,
         };
@@ -155,6 +165,15 @@ impl Nic {
 
     pub fn resets(&self) -> usize {
         self.state().resets
+    }
+
+    /// From now on it has MSI-X vectors.
+    pub fn offer_vectors(&self, count: u16) {
+        self.state().vectors = count;
+    }
+
+    pub fn lost_interrupts(&self) -> usize {
+        self.state().lost_interrupts
     }
 
     pub fn register(&self, offset: u64) -> u32 {
@@ -348,6 +367,7 @@ impl RegionIo for Io {
         {
             let mut state = self.0.state();
             match offset {
+                EIMS if !state.bus_master => state.lost_interrupts += 1,
                 CTRL if value & (1 << 26) != 0 => state.reset(),
                 EERD => {
                     let word = state.eeprom.get(value as usize >> 2).copied().unwrap_or(0xffff);
@@ -395,7 +415,8 @@ impl Device for Function {
         Ok(Region::remote(Arc::new(Io(Nic(self.0.clone()))), BAR_LEN as u64))
     }
 
-    fn set_bus_master(&self, _: bool) -> Result<(), BusError> {
+    fn set_bus_master(&self, on: bool) -> Result<(), BusError> {
+        Nic(self.0.clone()).state().bus_master = on;
         Ok(())
     }
 
@@ -408,11 +429,11 @@ impl Device for Function {
     }
 
     fn msix_vectors(&self) -> u16 {
-        0
+        Nic(self.0.clone()).state().vectors
     }
 
-    fn enable_msix(&self, _: u16) -> Result<Vec<EventFd>, BusError> {
-        Ok(Vec::new())
+    fn enable_msix(&self, count: u16) -> Result<Vec<EventFd>, BusError> {
+        Ok((0..count).map(|_| EventFd::new(NONBLOCK).unwrap()).collect())
     }
 
     fn disable_msix(&self) -> Result<(), BusError> {

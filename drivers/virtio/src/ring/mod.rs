@@ -7,6 +7,7 @@
 //! 2.7.14 and 2.8.20) ids are places, and there is no table of them at all.
 
 mod doorbell;
+mod ids;
 mod memory;
 mod packed;
 mod split;
@@ -120,6 +121,10 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
 
     /// Words of an indirect table's entry: one part, to be read, of `count`.
     fn table_entry(number: u16, count: u16, at: Iova, len: u32) -> [u64; 2];
+
+    /// Lets the device interrupt when it completes the next buffer, or not. After it was allowed to,
+    /// the ring is to be looked at once more: it may have completed one before (2.7.7.1).
+    fn listen(&mut self, on: bool);
 
     /// Shows the device all that was offered, and rings its doorbell unless it said not to.
     fn publish(&mut self);

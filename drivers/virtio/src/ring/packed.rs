@@ -1,18 +1,20 @@
 //! The packed virtqueue (virtio 1.3, 2.8): one ring of descriptors that both sides write, each with
 //! flags that say whose it is.
 
-use packetboat::dma::{Array, Cell, Table};
+use packetboat::dma::{Array, Cell};
 use packetboat::memory::Iova;
 use packetboat::mmio::order_dma_all;
 use packetboat::port::PortError;
 
+use super::ids::Ids;
 use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Straight, Used, flags};
 
 /// `VIRTQ_DESC_F_AVAIL` and `VIRTQ_DESC_F_USED` (2.8.1).
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
-/// `RING_EVENT_FLAGS_DISABLE` and `RING_EVENT_FLAGS_DESC` (2.8.10), in the flags of an event
-/// suppression structure: the upper half of its word.
+/// `RING_EVENT_FLAGS_ENABLE`, `_DISABLE` and `_DESC` (2.8.10), in the flags of an event suppression
+/// structure: the upper half of its word.
+const ENABLE: u32 = 0;
 const DISABLE: u32 = 1;
 const DESC: u32 = 2;
 
@@ -28,18 +30,11 @@ pub(crate) struct PackedRing<const IN_ORDER: bool> {
     driver_events: Cell<u32>,
     device_events: Cell<u32>,
     doorbell: Doorbell,
-    size: u16,
-    /// Descriptors made available so far, modulo 2^16, and those that the device was shown.
-    taken: u16,
+    /// Descriptors that the device was shown so far, of those that were handed out.
     shown: u16,
-    /// `size` more than those that came back, modulo 2^16.
-    returned: u16,
     /// `IN_ORDER`: the id that the batch under way ends with, and its length.
     batch: Option<Used>,
-    /// Ids that are free, first in, first out: from `taken` to `returned`.
-    ids: Table<u16>,
-    /// Which id stands behind which in a chain.
-    follows: Table<u16>,
+    ids: Ids<IN_ORDER>,
     /// Length and flags of each buffer, if all have the same.
     room: u64,
     /// Each id is its place: see [`Straight`].
@@ -52,26 +47,21 @@ fn second_word(len: u32, id: u16, flags: u16) -> u64 {
 }
 
 impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
-    #[inline(always)]
-    fn mask(&self) -> u16 {
-        self.size - 1
-    }
-
     /// The flags of a descriptor that is made available `taken`-th.
     #[inline(always)]
     fn available(&self, taken: u16) -> u16 {
-        if taken & self.size == 0 { AVAIL } else { USED }
+        if taken & self.ids.size() == 0 { AVAIL } else { USED }
     }
 
     /// Writes the next descriptor, and with it makes it available.
     #[inline(always)]
     fn describe(&mut self, at: Iova, len_and_flags: u64, id: u16) {
-        let place = 2 * usize::from(self.taken & self.mask());
+        let place = 2 * usize::from(self.ids.taken & self.ids.mask());
         let second =
-            len_and_flags | u64::from(id) << 32 | u64::from(self.available(self.taken)) << 48;
+            len_and_flags | u64::from(id) << 32 | u64::from(self.available(self.ids.taken)) << 48;
         self.descriptors.write(place, at.0);
         self.descriptors.store_release(place + 1, second);
-        self.taken = self.taken.wrapping_add(1);
+        self.ids.taken = self.ids.taken.wrapping_add(1);
     }
 
     /// Makes a chain of parts available, each with its flags: the first one last (2.8.6).
@@ -82,17 +72,17 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
         for (number, (at, len, own)) in (1..=count).zip(parts) {
             let id = self.next_id();
             let more = if number == count { 0 } else { flags::NEXT };
-            let second = second_word(len, first, own | more | self.available(self.taken));
-            let place = 2 * usize::from(self.taken & self.mask());
+            let second = second_word(len, first, own | more | self.available(self.ids.taken));
+            let place = 2 * usize::from(self.ids.taken & self.ids.mask());
             self.descriptors.write(place, at.0);
             if number == 1 {
                 head = Some((place, second));
             } else {
-                self.follows.set(usize::from(before), id);
+                self.ids.follow(before, id);
                 self.descriptors.store_release(place + 1, second);
             }
             before = id;
-            self.taken = self.taken.wrapping_add(1);
+            self.ids.taken = self.ids.taken.wrapping_add(1);
         }
         if let Some((place, second)) = head {
             self.descriptors.store_release(place + 1, second);
@@ -104,22 +94,18 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
     fn begin(&mut self) {
         // Polled: no interrupts.
         self.driver_events.store_release(DISABLE << 16);
-        self.taken = 0;
+        self.ids.begin();
         self.shown = 0;
-        self.returned = self.size;
         self.straight = true;
         self.batch = None;
-        for id in 0..self.size {
-            self.ids.set(usize::from(id), id);
-        }
     }
 
     /// The second word of the descriptor that is used next, if the device is done with it.
     #[inline(always)]
     fn next_used(&self) -> Option<u64> {
-        let place = 2 * usize::from(self.returned & self.mask()) + 1;
+        let place = 2 * usize::from(self.ids.used_place()) + 1;
         let second = self.descriptors.load_acquire(place);
-        let used = if self.returned & self.size == 0 { 0 } else { AVAIL | USED };
+        let used = if self.ids.returned & self.ids.size() == 0 { 0 } else { AVAIL | USED };
         ((second >> 48) as u16 & (AVAIL | USED) == used).then_some(second)
     }
 }
@@ -143,13 +129,9 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
             driver_events: area.cell(layout.driver)?,
             device_events: area.cell(layout.device)?,
             doorbell,
-            size,
-            taken: 0,
             shown: 0,
-            returned: 0,
             batch: None,
-            ids: Table::new(if IN_ORDER { 1 } else { count }, |id| id as u16),
-            follows: Table::new(count, |_| 0),
+            ids: Ids::new(size),
             straight: true,
             room: second_word(room_bytes, 0, flags::WRITE),
         };
@@ -158,7 +140,7 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     }
 
     fn restart(&mut self) {
-        for word in 0..2 * usize::from(self.size) {
+        for word in 0..2 * usize::from(self.ids.size()) {
             self.descriptors.write(word, 0);
         }
         self.device_events.store_release(0);
@@ -167,19 +149,22 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn size(&self) -> u16 {
-        self.size
+        self.ids.size()
     }
 
     #[inline(always)]
     fn free(&self) -> u16 {
-        self.returned.wrapping_sub(self.taken)
+        self.ids.free()
     }
 
     /// There is no count of them: at most all that it has, and none if not the next one.
     #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
-        let has = self.size - self.free();
-        Ok(if self.has_more(has) { has } else { 0 })
+        // Its flags first: an empty ring is left without counting.
+        if self.next_used().is_none() && !(IN_ORDER && self.batch.is_some()) {
+            return Ok(0);
+        }
+        Ok(self.ids.outstanding())
     }
 
     #[inline(always)]
@@ -198,11 +183,11 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
             Some(last) => last,
             None => self.next_used().map(unpack)?,
         };
-        let expected = u32::from(self.returned & self.mask());
+        let expected = u32::from(self.ids.used_place());
         // A batch ends among those that the device has; what says something else is this buffer's
         // own, and a lie.
-        let ahead = (last.id as u16).wrapping_sub(expected as u16) & self.mask();
-        if ahead == 0 || ahead >= self.size - self.free() || last.id > u32::from(self.mask()) {
+        let ahead = (last.id as u16).wrapping_sub(expected as u16) & self.ids.mask();
+        if ahead == 0 || ahead >= self.ids.outstanding() || last.id > u32::from(self.ids.mask()) {
             self.batch = None;
             Some(last)
         } else {
@@ -213,12 +198,7 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn is_expected(&self, id: u32) -> bool {
-        let expected = if IN_ORDER {
-            self.returned & self.mask()
-        } else {
-            self.ids.get(usize::from(self.returned))
-        };
-        id == u32::from(expected)
+        self.ids.is_expected(id)
     }
 
     fn bend(&mut self) {
@@ -227,10 +207,7 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn give_back(&mut self, id: u16) {
-        if !IN_ORDER {
-            self.ids.set(usize::from(self.returned), id);
-        }
-        self.returned = self.returned.wrapping_add(1);
+        self.ids.give_back(id);
     }
 
     #[inline(always)]
@@ -249,7 +226,7 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn next_id(&self) -> u16 {
-        if IN_ORDER { self.taken & self.mask() } else { self.ids.get(usize::from(self.taken)) }
+        self.ids.next()
     }
 
     fn offer_chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32)>) -> u16 {
@@ -269,16 +246,19 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     }
 
     fn give_back_chain(&mut self, id: u16, count: u16) {
-        let mut id = id;
-        for _ in 0..count {
-            self.give_back(id);
-            id = self.follows.get(usize::from(id));
-        }
+        self.ids.give_back_chain(id, count);
     }
 
     /// The entries follow one another, without NEXT (2.8.7).
     fn table_entry(_number: u16, _count: u16, at: Iova, len: u32) -> [u64; 2] {
         [at.0, second_word(len, 0, 0)]
+    }
+
+    fn listen(&mut self, on: bool) {
+        self.driver_events.store_release(if on { ENABLE } else { DISABLE } << 16);
+        if on {
+            order_dma_all();
+        }
     }
 
     #[inline(always)]
@@ -287,18 +267,22 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
         // asks for notifications, then looks at the ring once more (2.8.21.3.1).
         order_dma_all();
         let events = self.device_events.load_acquire();
-        let shown = std::mem::replace(&mut self.shown, self.taken);
+        let shown = std::mem::replace(&mut self.shown, self.ids.taken);
         let wanted = match events >> 16 & 3 {
             DISABLE => false,
             // Whether the place that it waits for is among the new ones.
             DESC => {
-                let mask = self.mask();
+                let mask = self.ids.mask();
                 let place = events as u16 & 0x7fff;
                 let wrap = events & 0x8000 != 0;
                 // The count that this place and wrap counter stand for, nearest to ours.
-                let pass = if wrap == (self.taken & self.size == 0) { 0 } else { self.size };
-                let at = (self.taken & !mask).wrapping_sub(pass).wrapping_add(place & mask);
-                self.taken.wrapping_sub(at).wrapping_sub(1) < self.taken.wrapping_sub(shown)
+                let pass = if wrap == (self.ids.taken & self.ids.size() == 0) {
+                    0
+                } else {
+                    self.ids.size()
+                };
+                let at = (self.ids.taken & !mask).wrapping_sub(pass).wrapping_add(place & mask);
+                self.ids.taken.wrapping_sub(at).wrapping_sub(1) < self.ids.taken.wrapping_sub(shown)
             }
             _ => true,
         };
@@ -308,7 +292,7 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
     }
 
     fn publish_quietly(&mut self) {
-        self.shown = self.taken;
+        self.shown = self.ids.taken;
     }
 
     fn ring(&self) {
@@ -325,7 +309,7 @@ impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
     #[inline(always)]
     fn used_run(&self, most: u16) -> impl Iterator<Item = u32> {
         let place = self.used_place();
-        let used = if self.returned & self.size == 0 { 0 } else { AVAIL | USED };
+        let used = if self.ids.returned & self.ids.size() == 0 { 0 } else { AVAIL | USED };
         let mut expected = place as u32 | u32::from(used) << 16;
         // Its id and the two flags, compared in one go.
         let mask = u32::from(AVAIL | USED) << 16 | 0xffff;
@@ -338,24 +322,23 @@ impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn used_place(&self) -> usize {
-        usize::from(self.returned & self.mask())
+        usize::from(self.ids.used_place())
     }
 
     #[inline(always)]
     fn took(&mut self, count: u16) {
-        self.returned = self.returned.wrapping_add(count);
+        self.ids.returned = self.ids.returned.wrapping_add(count);
     }
 
     #[inline(always)]
     fn free_run(&self) -> (usize, usize) {
-        let place = self.taken & self.mask();
-        (place.into(), self.free().min(self.size - place).into())
+        self.ids.free_run()
     }
 
     #[inline(always)]
     fn room_run(&mut self, count: usize) -> impl FnMut(Iova) {
         let (place, _) = self.free_run();
-        let mut second = second_word(0, place as u16, self.available(self.taken)) | self.room;
+        let mut second = second_word(0, place as u16, self.available(self.ids.taken)) | self.room;
         let mut pairs = self.descriptors.pairs(place, count);
         move |at| {
             pairs.publish(at.0, second);
@@ -366,7 +349,7 @@ impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
     #[inline(always)]
     fn data_run(&mut self, count: usize) -> impl FnMut(Iova, u32) {
         let (place, _) = self.free_run();
-        let mut second = second_word(0, place as u16, self.available(self.taken));
+        let mut second = second_word(0, place as u16, self.available(self.ids.taken));
         let mut pairs = self.descriptors.pairs(place, count);
         move |at, len| {
             pairs.publish(at.0, second | u64::from(len));
@@ -376,6 +359,6 @@ impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
 
     #[inline(always)]
     fn offered(&mut self, count: u16) {
-        self.taken = self.taken.wrapping_add(count);
+        self.ids.taken = self.ids.taken.wrapping_add(count);
     }
 }

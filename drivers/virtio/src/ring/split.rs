@@ -1,11 +1,12 @@
 //! The split virtqueue (virtio 1.3, 2.7): a table of descriptors, a ring of those available to the
 //! device, a ring of those it has used.
 
-use packetboat::dma::{Array, Cell, Table};
+use packetboat::dma::{Array, Cell};
 use packetboat::memory::Iova;
 use packetboat::mmio::order_dma_all;
 use packetboat::port::PortError;
 
+use super::ids::Ids;
 use super::{Broken, Doorbell, FULL, QueueMemory, Ring, Straight, Used, flags};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.6): we poll.
@@ -31,7 +32,6 @@ pub(crate) struct SplitRing<const IN_ORDER: bool> {
     driver_flags: Cell<u16>,
     event_index: bool,
     doorbell: Doorbell,
-    size: u16,
     /// Entries made available so far, modulo 2^16, and how many of them the device was shown.
     next_available: u16,
     shown: u16,
@@ -40,13 +40,7 @@ pub(crate) struct SplitRing<const IN_ORDER: bool> {
     next_used: u16,
     /// `IN_ORDER`: the id that the batch under way ends with, and its length.
     batch: Option<Used>,
-    /// Ids that are free, first in, first out: from `taken` to `returned`, modulo 2^16. Not with
-    /// `IN_ORDER`: there the id is the number.
-    ids: Table<u16>,
-    taken: u16,
-    returned: u16,
-    /// Which descriptor follows which in a chain: our own note, as the device may write to its.
-    follows: Table<u16>,
+    ids: Ids<IN_ORDER>,
     /// Length and flags of each buffer, if all have the same.
     room: u64,
     /// Each id is its place, in all three parts: see [`Straight`].
@@ -68,13 +62,6 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
     }
 
     #[inline(always)]
-    fn take_id(&mut self) -> u16 {
-        let id = self.next_id();
-        self.taken = self.taken.wrapping_add(1);
-        id
-    }
-
-    #[inline(always)]
     fn offer(&mut self, id: u16) {
         self.available.write(usize::from(self.next_available), id);
         self.next_available = self.next_available.wrapping_add(1);
@@ -84,14 +71,14 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
     fn chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32, u16)>) -> u16 {
         // From here on descriptors and entries are counted apart.
         self.bend();
-        let first = self.take_id();
+        let first = self.ids.take();
         let mut id = first;
         for (number, (at, len, own)) in (1..=count).zip(parts) {
             if number == count {
                 self.describe(id, at, second_word(len, own, 0));
             } else {
-                let next = self.take_id();
-                self.follows.set(usize::from(id), next);
+                let next = self.ids.take();
+                self.ids.follow(id, next);
                 self.describe(id, at, second_word(len, own | flags::NEXT, next));
                 id = next;
             }
@@ -115,11 +102,9 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
         self.shown = 0;
         self.next_used = 0;
         self.batch = None;
-        self.taken = 0;
-        self.returned = self.size;
+        self.ids.begin();
         self.straight = true;
-        for id in 0..self.size {
-            self.ids.set(usize::from(id), id);
+        for id in 0..self.ids.size() {
             self.available.write(usize::from(id), id);
             self.describe(id, Iova(0), self.room);
         }
@@ -128,8 +113,8 @@ impl<const IN_ORDER: bool> SplitRing<IN_ORDER> {
     /// The next buffer of a batch that the device has completed in order with one entry.
     #[inline(always)]
     fn next_of_batch(&mut self, place: u16) -> Used {
-        let mask = self.size - 1;
-        let expected = u32::from(self.returned & mask);
+        let mask = self.ids.mask();
+        let expected = u32::from(self.ids.used_place());
         let last = match self.batch {
             Some(last) => last,
             None => Self::unpack(self.used.read(usize::from(place))),
@@ -177,15 +162,11 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
             driver_flags: area.cell(layout.driver)?,
             event_index,
             doorbell,
-            size,
             next_available: 0,
             shown: 0,
             next_used: 0,
             batch: None,
-            ids: Table::new(if IN_ORDER { 1 } else { count }, |id| id as u16),
-            taken: 0,
-            returned: 0,
-            follows: Table::new(count, |_| 0),
+            ids: Ids::new(size),
             straight: true,
             room: match room_bytes {
                 0 => 0,
@@ -200,7 +181,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
         self.used_index.store_release(0);
         self.used_flags.store_release(0);
         self.notify.store_release(0);
-        for place in 0..usize::from(self.size) {
+        for place in 0..usize::from(self.ids.size()) {
             self.used.write(place, 0);
         }
         self.begin();
@@ -208,19 +189,18 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
 
     #[inline(always)]
     fn size(&self) -> u16 {
-        self.size
+        self.ids.size()
     }
 
     #[inline(always)]
     fn free(&self) -> u16 {
-        self.returned.wrapping_sub(self.taken)
+        self.ids.free()
     }
 
     #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
         let completed = self.used_index.load_acquire().wrapping_sub(self.next_used);
-        let outstanding = self.size - self.free();
-        if completed <= outstanding { Ok(completed) } else { Err(Broken) }
+        if completed <= self.ids.outstanding() { Ok(completed) } else { Err(Broken) }
     }
 
     #[inline(always)]
@@ -241,18 +221,12 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
         }
         // The index says how many are done, the order which: the entries say nothing new.
         self.next_used = self.next_used.wrapping_add(1);
-        Some(Used { id: u32::from(self.returned & (self.size - 1)), len: 0 })
+        Some(Used { id: u32::from(self.ids.used_place()), len: 0 })
     }
 
     #[inline(always)]
     fn is_expected(&self, id: u32) -> bool {
-        // In order, or it was the last one's id that came back to this place.
-        let expected = if IN_ORDER {
-            self.returned & (self.size - 1)
-        } else {
-            self.ids.get(usize::from(self.returned))
-        };
-        id == u32::from(expected)
+        self.ids.is_expected(id)
     }
 
     fn bend(&mut self) {
@@ -261,15 +235,12 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
 
     #[inline(always)]
     fn give_back(&mut self, id: u16) {
-        if !IN_ORDER {
-            self.ids.set(usize::from(self.returned), id);
-        }
-        self.returned = self.returned.wrapping_add(1);
+        self.ids.give_back(id);
     }
 
     #[inline(always)]
     fn offer_room(&mut self, at: Iova) -> u16 {
-        let id = self.take_id();
+        let id = self.ids.take();
         // Length and flags stand there since the beginning.
         self.descriptors.write(2 * usize::from(id), at.0);
         self.offer(id);
@@ -278,7 +249,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
 
     #[inline(always)]
     fn offer_data(&mut self, at: Iova, len: u32) -> u16 {
-        let id = self.take_id();
+        let id = self.ids.take();
         self.describe(id, at, second_word(len, 0, 0));
         self.offer(id);
         id
@@ -286,7 +257,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
 
     #[inline(always)]
     fn next_id(&self) -> u16 {
-        if IN_ORDER { self.taken & (self.size - 1) } else { self.ids.get(usize::from(self.taken)) }
+        self.ids.next()
     }
 
     fn offer_chain(&mut self, count: u16, parts: impl Iterator<Item = (Iova, u32)>) -> u16 {
@@ -294,7 +265,7 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     }
 
     fn offer_table(&mut self, at: Iova, count: u16) -> u16 {
-        let id = self.take_id();
+        let id = self.ids.take();
         let len = u32::from(count) * super::DESCRIPTOR_BYTES as u32;
         self.describe(id, at, second_word(len, flags::INDIRECT, 0));
         self.offer(id);
@@ -307,16 +278,25 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     }
 
     fn give_back_chain(&mut self, id: u16, count: u16) {
-        let mut id = id;
-        for _ in 0..count {
-            self.give_back(id);
-            id = self.follows.get(usize::from(id));
-        }
+        self.ids.give_back_chain(id, count);
     }
 
     fn table_entry(number: u16, count: u16, at: Iova, len: u32) -> [u64; 2] {
         let (more, next) = if number + 1 < count { (flags::NEXT, number + 1) } else { (0, 0) };
         [at.0, second_word(len, more, next)]
+    }
+
+    fn listen(&mut self, on: bool) {
+        match (self.event_index, on) {
+            (false, true) => self.driver_flags.store_release(0),
+            (false, false) => self.driver_flags.store_release(NO_INTERRUPT),
+            // At the next entry to be written, or at the one that is farthest away.
+            (true, true) => self.used_event.store_release(self.used_index.load_acquire()),
+            (true, false) => self.used_event.store_release(self.next_used.wrapping_sub(1)),
+        }
+        if on {
+            order_dma_all();
+        }
     }
 
     #[inline(always)]
@@ -369,7 +349,7 @@ impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
     #[inline(always)]
     fn done_run(&self, most: u16) -> impl Iterator<Item = u32> {
         let place = self.used_place();
-        let mut left = usize::from(most).min(usize::from(self.size) - place);
+        let mut left = usize::from(most).min(usize::from(self.ids.size()) - place);
         let mut run = self.used_run(most);
         std::iter::from_fn(move || {
             if !IN_ORDER {
@@ -383,19 +363,18 @@ impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
 
     #[inline(always)]
     fn used_place(&self) -> usize {
-        usize::from(self.next_used & (self.size - 1))
+        usize::from(self.next_used & self.ids.mask())
     }
 
     #[inline(always)]
     fn took(&mut self, count: u16) {
         self.next_used = self.next_used.wrapping_add(count);
-        self.returned = self.returned.wrapping_add(count);
+        self.ids.returned = self.ids.returned.wrapping_add(count);
     }
 
     #[inline(always)]
     fn free_run(&self) -> (usize, usize) {
-        let place = self.taken & (self.size - 1);
-        (place.into(), self.free().min(self.size - place).into())
+        self.ids.free_run()
     }
 
     #[inline(always)]
@@ -415,7 +394,7 @@ impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
 
     #[inline(always)]
     fn offered(&mut self, count: u16) {
-        self.taken = self.taken.wrapping_add(count);
+        self.ids.taken = self.ids.taken.wrapping_add(count);
         self.next_available = self.next_available.wrapping_add(count);
     }
 }

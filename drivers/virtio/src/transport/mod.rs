@@ -2,7 +2,7 @@
 
 mod pci;
 
-pub(crate) use pci::{NetConfig, PciTransport};
+pub(crate) use pci::{NetConfig, PciTransport, RssLimits};
 
 use virtio_bindings::virtio_config as config;
 

@@ -46,6 +46,8 @@ struct Common {
     /// Descriptor area, driver area, device area: low and high halves, as 64-bit fields are to be
     /// written in two (4.1.3.1).
     queue_areas: [[Register<u32>; 2]; 3],
+    /// In devices that know `RING_RESET`.
+    queue_reset: Option<Register<u16>>,
 }
 
 impl Common {
@@ -65,6 +67,7 @@ impl Common {
             queue_enable: region.register(28)?,
             queue_notify_off: region.register(30)?,
             queue_areas: [area(32)?, area(40)?, area(48)?],
+            queue_reset: region.register(58).ok(),
         })
     }
 }
@@ -76,6 +79,17 @@ pub(crate) struct NetConfig {
     pub(crate) link_up: Option<bool>,
     pub(crate) max_queue_pairs: u16,
     pub(crate) mtu: Option<u16>,
+    /// The device wants to be announced to the network (5.1.6.5.4).
+    pub(crate) announce: bool,
+    pub(crate) rss: Option<RssLimits>,
+}
+
+/// What a device's RSS can do (5.1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RssLimits {
+    pub(crate) key_len: u8,
+    pub(crate) table_len: u16,
+    pub(crate) types: u32,
 }
 
 /// A virtio device behind PCI registers.
@@ -214,7 +228,12 @@ impl PciTransport {
         if self.status() == status::GONE {
             return Err(self.gone());
         }
-        Ok(Features::from_words(words[0], words[1]))
+        let offered = Features::from_words(words[0], words[1]);
+        // What has no register can't be used.
+        Ok(match self.common.queue_reset {
+            Some(_) => offered,
+            None => offered.without(Features::RING_RESET),
+        })
     }
 
     /// Tells the device what was chosen, and asks whether it agrees (3.1.1, steps 4 to 6).
@@ -246,6 +265,7 @@ impl PciTransport {
         index: u16,
         size: u16,
         areas: QueueAreas,
+        vector: Option<u16>,
     ) -> Result<Register<u16>, PortError> {
         let common = &self.common;
         common.queue_select.write(index);
@@ -256,8 +276,12 @@ impl PciTransport {
                 self.fault(format!("queue {index}: wrote a size of {size}, read back {found}"))
             );
         }
-        // Polled: queues raise no interrupts.
-        common.queue_msix_vector.write(NO_VECTOR);
+        // Polled ones raise no interrupts.
+        let vector = vector.unwrap_or(NO_VECTOR);
+        common.queue_msix_vector.write(vector);
+        if common.queue_msix_vector.read() != vector {
+            return Err(self.fault(format!("queue {index}: it has no resources for an interrupt")));
+        }
         let addresses = [areas.descriptors, areas.driver, areas.device];
         for ([low, high], address) in common.queue_areas.iter().zip(addresses) {
             low.write(address.0 as u32);
@@ -271,21 +295,44 @@ impl PciTransport {
         Ok(doorbell)
     }
 
-    /// Turns on the interrupt that tells of configuration changes, if the device has vectors.
-    pub(crate) fn enable_config_interrupt(&mut self) -> Result<(), PortError> {
-        self.config_interrupt = None;
-        if self.device.msix_vectors() == 0 {
-            return Ok(());
+    /// Resets queue `index` alone (2.6.1, 4.1.4.3): when this returns the device uses it no more,
+    /// and it can be enabled again.
+    pub(crate) fn reset_queue(&self, index: u16) -> Result<(), PortError> {
+        let Some(queue_reset) = &self.common.queue_reset else {
+            return Err(self.fault("it has no register to reset a queue with"));
+        };
+        self.common.queue_select.write(index);
+        queue_reset.write(1);
+        let start = Instant::now();
+        while queue_reset.read() != 0 || self.common.queue_enable.read() != 0 {
+            if start.elapsed() > RESET_LIMIT {
+                return Err(self.fault(format!(
+                    "it didn't finish the reset of queue {index} within {} s",
+                    RESET_LIMIT.as_secs()
+                )));
+            }
+            sleep(Duration::from_micros(100));
         }
-        let interrupt = self.device.enable_msix(1)?.into_iter().next();
+        Ok(())
+    }
+
+    /// Turns on the interrupt that tells of configuration changes, if the device has vectors; and
+    /// gets `queues` more for queues: the first is vector 1.
+    pub(crate) fn enable_interrupts(&mut self, queues: u16) -> Result<Vec<EventFd>, PortError> {
+        self.config_interrupt = None;
+        if self.device.msix_vectors() == 0 && queues == 0 {
+            return Ok(Vec::new());
+        }
+        let mut interrupts = self.device.enable_msix(1 + queues)?;
+        let of_queues = interrupts.split_off(1.min(interrupts.len()));
         self.common.config_msix_vector.write(0);
         // NO_VECTOR read back: the device has no resources for it (4.1.5.1.2.1).
         if self.common.config_msix_vector.read() == 0 {
-            self.config_interrupt = interrupt;
-        } else {
+            self.config_interrupt = interrupts.into_iter().next();
+        } else if queues == 0 {
             self.device.disable_msix()?;
         }
-        Ok(())
+        Ok(of_queues)
     }
 
     /// Whether the configuration may have changed since this was asked last.
@@ -320,11 +367,23 @@ impl PciTransport {
             None
         };
         let when = |feature, at| features.has(feature).then(|| word(at)).transpose();
+        let status = when(Features::STATUS, 6)?;
+        let rss = match features.has(Features::RSS) {
+            true => Some(RssLimits {
+                key_len: self.config.register::<u8>(17)?.read(),
+                table_len: word(18)?,
+                types: self.config.register::<u32>(20)?.read(),
+            }),
+            false => None,
+        };
+        let pairs = when(Features::MQ, 8)?.or(when(Features::RSS, 8)?);
         Ok(NetConfig {
             mac,
-            link_up: when(Features::STATUS, 6)?.map(|status| status & 1 != 0),
-            max_queue_pairs: when(Features::MQ, 8)?.unwrap_or(1).clamp(1, MAX_QUEUE_PAIRS),
+            link_up: status.map(|status| status & 1 != 0),
+            max_queue_pairs: pairs.unwrap_or(1).clamp(1, MAX_QUEUE_PAIRS),
             mtu: when(Features::MTU, 10)?,
+            announce: status.is_some_and(|status| status & 2 != 0),
+            rss,
         })
     }
 }

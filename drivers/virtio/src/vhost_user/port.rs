@@ -14,7 +14,8 @@ use packetboat::mbuf::{MbufPool, Quiesced};
 use packetboat::memory::{DmaListener, DmaRegion, ListenerError, Memory};
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    DescriptorLimits, Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues,
+    Capabilities, DescriptorLimits, Link, Offloads, Port, PortConfig, PortError, PortInfo,
+    PortStats, Queues,
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK};
 
@@ -23,11 +24,11 @@ use super::session::{MAX_REGIONS, QueueSetup, Session, SharedMemory};
 use super::socket::{Endpoint, SocketError};
 use crate::features::Features;
 use crate::gate::{Gate, Passage};
-use crate::queues::{self, Parts, Path};
+use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rx::OwnRx;
 use crate::setup::{self, Counters, local_mac};
-use crate::tx::{OwnTx, Tables};
+use crate::tx::OwnTx;
 
 /// Between two attempts to get a back end again, or to start one anew.
 const RETRY: Duration = Duration::from_millis(200);
@@ -41,13 +42,23 @@ struct Running {
     gate: Arc<Gate>,
     /// The back end knows the rings.
     up: bool,
-    /// For each queue its number, its memory, and the event that wakes the back end.
-    queues: Vec<(u16, QueueMemory, EventFd)>,
+    queues: Vec<KnownQueue>,
     /// What the queues' `broken` counters stood at when the rings last began.
     broken_before: u64,
     /// Every piece of memory that the back end may read or write: kept until it has let go.
     shown: Vec<Area>,
     retry_at: Instant,
+}
+
+/// What the back end is told of a queue.
+#[derive(Debug)]
+struct KnownQueue {
+    index: u16,
+    memory: QueueMemory,
+    /// Wakes the back end.
+    kick: EventFd,
+    /// Wakes an lcore.
+    call: Option<EventFd>,
 }
 
 /// Hears of memory that comes later, and refuses it: back ends map all of it once, and most of them
@@ -84,6 +95,7 @@ pub(crate) struct VhostPort {
     memory: Arc<Memory>,
     /// Keeps memory from growing as long as the port is there.
     _no_more: Arc<NoMore>,
+    offered: Features,
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
@@ -125,7 +137,8 @@ impl VhostPort {
         };
         let endpoint = endpoint.map_err(|error| device_error(said(&error)))?;
         let mut session = connect(&endpoint, &options).map_err(device_error)?;
-        let features = choose(&name, session.offered, &options)?;
+        let offered = session.offered;
+        let features = choose(&name, offered, &options, &Offloads::default())?;
         let config = session.net_config(features).map_err(|error| device_error(said(&error)))?;
         let max_queue_pairs = options.queues.min(session.queue_pairs);
         if max_queue_pairs < options.queues {
@@ -144,6 +157,7 @@ impl VhostPort {
             session: Some(session),
             memory: memory.clone(),
             _no_more: no_more,
+            offered,
             features,
             max_queue_pairs,
             config: None,
@@ -180,12 +194,17 @@ impl VhostPort {
         let rx_size = config.rx_descriptors.or(default).unwrap_or(self.limits.min);
         let tx_size = config.tx_descriptors.or(default).unwrap_or(self.limits.min);
         for (pair, counters) in (0..).zip(&self.counters.rx) {
-            let (memory, doorbell) = self.queue(path, 2 * pair, rx_size, running)?;
+            let (call, interrupt) = match config.rx_interrupts {
+                true => self.event(2 * pair).map(|(one, other)| (Some(one), Some(other)))?,
+                false => (None, None),
+            };
+            let (memory, doorbell) = self.queue(path, 2 * pair, rx_size, call, running)?;
             let pool = pools
                 .get(usize::from(pair))
                 .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
             let passage = Passage::new(&running.gate);
-            let parts = Parts { memory: &memory, doorbell, counters: counters.clone(), passage };
+            let counters = counters.clone();
+            let parts = Parts { memory: &memory, doorbell, counters, passage, interrupt };
             let mut queue = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
             let filled = queue.fill(&name, pair);
@@ -194,24 +213,26 @@ impl VhostPort {
         }
         for (pair, counters) in (0..).zip(&self.counters.tx) {
             let index = 2 * pair + 1;
-            let (memory, doorbell) = self.queue(path, index, tx_size, running)?;
-            let tables = match path.indirect {
-                true => {
-                    let name = format!("{name} tables {index}");
-                    let tables = Tables::new(&self.memory, &name, None, tx_size)?;
-                    running.shown.push(tables.area().clone());
-                    Some(tables)
-                }
-                false => None,
-            };
+            let (memory, doorbell) = self.queue(path, index, tx_size, None, running)?;
+            let name = format!("{name} virtqueue {index}");
+            let extras = Extras::new(path, &self.memory, &name, None, tx_size, header.clone())?;
+            running.shown.extend(extras.areas());
             let passage = Passage::new(&running.gate);
-            let parts = Parts { memory: &memory, doorbell, counters: counters.clone(), passage };
-            tx.push(queues::transmit_queue(path, parts, header.clone(), tables)?);
+            let counters = counters.clone();
+            let parts = Parts { memory: &memory, doorbell, counters, passage, interrupt: None };
+            tx.push(queues::transmit_queue(path, parts, extras)?);
         }
         // DPDK's back end wants the queues in order of their numbers.
-        running.queues.sort_by_key(|queue| queue.0);
+        running.queues.sort_by_key(|queue| queue.index);
         tracing::info!("{name}: {path}");
         self.tell(running)
+    }
+
+    /// Two ends of an event for queue `index`.
+    fn event(&self, index: u16) -> Result<(EventFd, EventFd), PortError> {
+        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+            .and_then(|event| Ok((event.try_clone()?, event)))
+            .map_err(|error| self.fault(format!("no event for queue {index}: {error}")))
     }
 
     /// Makes queue `index`.
@@ -220,19 +241,14 @@ impl VhostPort {
         path: Path,
         index: u16,
         size: u16,
+        call: Option<EventFd>,
         running: &mut Running,
     ) -> Result<(QueueMemory, Doorbell), PortError> {
         let name = format!("{} virtqueue {index}", self.name);
         let memory = QueueMemory::new(&self.memory, &name, None, size, path.packed)?;
-        let event = || {
-            let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-            Ok((event.try_clone()?, event))
-        };
-        let (kick, mine) = event().map_err(|error: std::io::Error| {
-            self.fault(format!("no event for queue {index}: {error}"))
-        })?;
+        let (kick, mine) = self.event(index)?;
         running.shown.push(memory.area.clone());
-        running.queues.push((index, memory.clone(), kick));
+        running.queues.push(KnownQueue { index, memory: memory.clone(), kick, call });
         Ok((memory, Doorbell::Event(mine)))
     }
 
@@ -244,15 +260,20 @@ impl VhostPort {
         let queues: Vec<QueueSetup<'_>> = running
             .queues
             .iter()
-            .map(|(index, memory, kick)| QueueSetup { index: *index, memory, kick })
+            .map(|KnownQueue { index, memory, kick, call }| QueueSetup {
+                index: *index,
+                memory,
+                kick,
+                call: call.as_ref(),
+            })
             .collect();
         let memory = SharedMemory::of(&self.memory);
         session
             .start(running.features, &memory, &queues)
             .map_err(|error| self.fault(said(&error)))?;
         // It may have been told of the queues and have found nothing in them.
-        for (_, _, kick) in &running.queues {
-            let _ = kick.write(1);
+        for queue in &running.queues {
+            let _ = queue.kick.write(1);
         }
         running.up = true;
         running.broken_before = self.counters.broken();
@@ -367,6 +388,7 @@ impl Port for VhostPort {
             return Err(self.state_error("be configured", "running"));
         }
         setup::check(&self.name, config, self.max_queue_pairs, self.limits, self.limits)?;
+        config.offloads.check(&self.name, &self.capabilities())?;
         self.counters.resize(config.rx_queues, config.tx_queues);
         self.config = Some(config.clone());
         Ok(())
@@ -391,7 +413,8 @@ impl Port for VhostPort {
                 self.session.insert(session).offered
             }
         };
-        self.features = choose(&self.name, offered, &self.options)?;
+        self.features = choose(&self.name, offered, &self.options, &config.offloads)?;
+        self.offered = offered;
         let mut running = Running {
             features: self.features,
             gate: Arc::default(),
@@ -473,6 +496,22 @@ impl Port for VhostPort {
         self.counters.read()
     }
 
+    fn capabilities(&self) -> Capabilities {
+        let usable = match self.options.mergeable {
+            Wish::Off => self.offered.without(Features::MRG_RXBUF),
+            Wish::On | Wish::IfOffered => self.offered,
+        };
+        // Any back end can call; and MTUs are its own affair.
+        Capabilities { rx_interrupts: true, vlan_filter: false, ..usable.capabilities() }
+    }
+
+    fn paths(&self) -> String {
+        self.running
+            .as_ref()
+            .map(|running| Path::of(running.features).to_string())
+            .unwrap_or_default()
+    }
+
     fn fault(&self) -> Option<String> {
         self.lost.clone()
     }
@@ -531,7 +570,12 @@ fn said(error: &dyn std::error::Error) -> String {
 }
 
 /// Picks what to use of what the back end offers.
-fn choose(device: &str, offered: Features, options: &Options) -> Result<Features, PortError> {
+fn choose(
+    device: &str,
+    offered: Features,
+    options: &Options,
+    wanted: &Offloads,
+) -> Result<Features, PortError> {
     let missing = |feature: Features, why: &str| PortError::Unsupported {
         device: device.to_owned(),
         what: format!("use {feature:?}"),
@@ -566,5 +610,9 @@ fn choose(device: &str, offered: Features, options: &Options) -> Result<Features
     if options.queues > 1 && offered.has(Features::MQ) {
         chosen = chosen.with(Features::MQ);
     }
-    Ok(chosen)
+    let usable = match chosen.has(Features::MRG_RXBUF) {
+        true => offered,
+        false => offered.without(Features::MRG_RXBUF),
+    };
+    Ok(chosen.with(usable.for_offloads(wanted)))
 }

@@ -43,6 +43,8 @@ pub(crate) struct QueueSetup<'a> {
     pub(crate) index: u16,
     pub(crate) memory: &'a QueueMemory,
     pub(crate) kick: &'a EventFd,
+    /// Rung by the back end, if anybody may want it.
+    pub(crate) call: Option<&'a EventFd>,
 }
 
 /// Memory as the back end maps it.
@@ -103,7 +105,14 @@ impl Session {
 
     /// The configuration space, where the back end has one.
     pub(crate) fn net_config(&mut self, features: Features) -> Result<NetConfig, SocketError> {
-        let mut config = NetConfig { mac: None, link_up: None, max_queue_pairs: 1, mtu: None };
+        let mut config = NetConfig {
+            mac: None,
+            link_up: None,
+            max_queue_pairs: 1,
+            mtu: None,
+            announce: false,
+            rss: None,
+        };
         if !self.protocol.has(Protocol::CONFIG) {
             return Ok(config);
         }
@@ -145,7 +154,7 @@ impl Session {
         // A packed ring's counts begin with both wrap counters at 1 ("Vring state description").
         let base = if features.has(Features::RING_PACKED) { 1 << 15 | 1 << 31 } else { 0 };
         for queue in queues {
-            let QueueSetup { index, memory, kick } = *queue;
+            let QueueSetup { index, memory, kick, call } = *queue;
             let areas = memory.areas();
             let addresses = RingAddresses {
                 descriptors: areas.descriptors.0,
@@ -153,8 +162,16 @@ impl Session {
                 device: areas.device.0,
             };
             let connection = &mut self.connection;
-            // We poll: nobody is to be called.
-            connection.set(&Message::no_queue_file(Request::SetVringCall, index), &[])?;
+            match call {
+                Some(call) => {
+                    let message = Message::queue_file(Request::SetVringCall, index);
+                    connection.set(&message, &[call.as_raw_fd()])?;
+                }
+                // We poll: nobody is to be called.
+                None => {
+                    connection.set(&Message::no_queue_file(Request::SetVringCall, index), &[])?;
+                }
+            }
             let size = u32::from(memory.size);
             connection.set(&Message::queue(Request::SetVringNum, index, size), &[])?;
             connection.set(&Message::queue(Request::SetVringBase, index, base), &[])?;

@@ -350,6 +350,37 @@ fn a_transmit_index_that_runs_ahead_breaks_the_queue_and_is_reported() {
     }
 }
 
+/// A frame for which the caller has no room stays where it is, whatever the way that was taken.
+#[test]
+fn frames_beyond_the_bursts_limit_stay_in_the_ring() {
+    for order in [[0, 1, 2, 3], [1, 0, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]] {
+        for limit in 1..=4 {
+            let mut rig = rig(KNOWN);
+            let mut buffers: Vec<_> = (0..4).map(|_| rig.device.take(RX).unwrap()).collect();
+            buffers.iter().for_each(|buffer| rig.device.write(buffer, &[0; 12]));
+            buffers.sort_by_key(|buffer| order.iter().position(|id| *id == buffer.id));
+            for buffer in &buffers {
+                rig.device.write(buffer, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, buffer.id as u8]);
+                rig.device.complete(RX, &[(buffer.id.into(), 13)]);
+            }
+            let mut found = Vec::new();
+            for calls in 1.. {
+                let mut burst = Burst::with_limit(limit);
+                rig.queues.rx[0].receive(&mut burst);
+                found.extend(burst.as_slice().iter().map(|mbuf| u16::from(mbuf.data()[0])));
+                if found.len() == 4 {
+                    assert_eq!(calls, 4_usize.div_ceil(limit), "{order:?} {limit}");
+                    break;
+                }
+                assert!(!burst.is_empty(), "{order:?}, {limit} at a time: lost after {found:?}");
+            }
+            assert_eq!(found, order);
+            assert_eq!((rig.rx_stats().packets, rig.rx_stats().bytes), (4, 4));
+            rig.finish();
+        }
+    }
+}
+
 #[test]
 fn commands_answered_with_lies_fail_by_name() {
     let mut rig = rig(KNOWN);

@@ -12,9 +12,11 @@
     reason = "tests: clippy.toml's allowance doesn't reach helpers of integration tests"
 )]
 
+mod commands;
 mod device;
 mod rig;
 
+mod interrupts;
 mod lies;
 mod loopback;
 mod negotiation;

@@ -9,7 +9,9 @@ use packetboat_virtio::DRIVER;
 use virtio_bindings::virtio_config as config;
 use virtio_bindings::virtio_net as net;
 
-use crate::device::{Capabilities, Faults, KNOWN, NetDevice, Options, RINGS, bits};
+use crate::device::{
+    COMMANDS, Capabilities, Faults, KNOWN, NetDevice, Options, RING_RESET, RINGS, bits,
+};
 use crate::rig::{Rig, config as port_config, frame, memory};
 
 fn probe(device: &NetDevice, memory: &std::sync::Arc<Memory>) -> Result<Box<dyn Port>, PortError> {
@@ -36,7 +38,7 @@ fn of_all_features_it_takes_those_it_knows() {
     let mut rig = Rig::new(Options { offered: !0, ..Options::default() }, 1024);
     rig.port.configure(&port_config(1, 256, 256)).unwrap();
     rig.start().unwrap();
-    assert_eq!(rig.device.driver_features(), KNOWN | RINGS);
+    assert_eq!(rig.device.driver_features(), KNOWN | RINGS | COMMANDS | RING_RESET);
     assert_eq!(rig.device.status(), 0x0f);
     rig.finish();
 }
@@ -100,7 +102,7 @@ fn capabilities_are_chosen_and_checked() {
     let with = |capabilities| Options { capabilities, ..Options::default() };
     Rig::running(with(Capabilities::WithStrangers), 256, 64).finish();
     let error = refusal(with(Capabilities::Legacy));
-    assert!(error.contains("legacy"), "{error}");
+    assert!(error.contains("legacy-only"), "{error}");
     for capabilities in [Capabilities::BeyondBar, Capabilities::Short, Capabilities::Loop] {
         let error = refusal(with(capabilities));
         assert!(error.contains("capabilit"), "{error}");

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::backend::ALL;
-use crate::rig::{Rig, Setup, frame};
+use crate::rig::{Rig, Setup, frame, none};
 
 const SETUP: Setup = Setup {
     offered: ALL,
@@ -13,6 +13,8 @@ const SETUP: Setup = Setup {
     descriptors: 16,
     pairs: 1,
     server: false,
+    offloads: none,
+    interrupts: false,
 };
 const RX: usize = 0;
 const TX: usize = 1;

@@ -1,13 +1,21 @@
 //! Frames both ways, over every kind of ring.
 
 use crate::backend::{ALL, F_IN_ORDER, F_INDIRECT, F_MRG_RXBUF, F_PACKED, F_PROTOCOL, F_VERSION_1};
-use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of, memory, probe};
+use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of, memory, none, probe};
 
-const SETUP: Setup =
-    Setup { offered: ALL, arguments: "", mbufs: 256, descriptors: 16, pairs: 1, server: false };
+const SETUP: Setup = Setup {
+    offered: ALL,
+    arguments: "",
+    mbufs: 256,
+    descriptors: 16,
+    pairs: 1,
+    server: false,
+    offloads: none,
+    interrupts: false,
+};
 
 /// All kinds: what the back end offers decides, `packed` has to be asked for.
-fn all_kinds() -> Vec<Setup> {
+pub(crate) fn all_kinds() -> Vec<Setup> {
     let mut kinds = Vec::new();
     for packed in [false, true] {
         for bits in 0..8 {

@@ -7,8 +7,10 @@
 )]
 
 mod backend;
+mod interrupts;
 mod lies;
 mod loopback;
+mod offloads;
 mod packed;
 mod reconnect;
 mod rig;

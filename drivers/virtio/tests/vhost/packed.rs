@@ -114,6 +114,7 @@ impl Packed {
     pub(crate) fn receive(
         &mut self,
         memory: &GuestMemoryMmap,
+        says: [u8; 10],
         frame: &[u8],
         mergeable: bool,
     ) -> bool {
@@ -130,7 +131,7 @@ impl Packed {
             *self = before;
             return false;
         }
-        let mut bytes = header(buffers.len() as u16).to_vec();
+        let mut bytes = header(says, buffers.len() as u16).to_vec();
         bytes.extend(frame);
         let mut bytes = &bytes[..];
         for (buffer, len) in &buffers {

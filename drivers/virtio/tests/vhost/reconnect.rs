@@ -1,14 +1,22 @@
 //! The back end goes away and comes back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use packetboat::mbuf::Burst;
 
-use crate::backend::{ALL, BackEnd, F_MRG_RXBUF, Meeting};
-use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of};
+use crate::backend::{ALL, F_MRG_RXBUF};
+use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of, none};
 
-const SETUP: Setup =
-    Setup { offered: ALL, arguments: "", mbufs: 256, descriptors: 16, pairs: 1, server: false };
+const SETUP: Setup = Setup {
+    offered: ALL,
+    arguments: "",
+    mbufs: 256,
+    descriptors: 16,
+    pairs: 1,
+    server: false,
+    offloads: none,
+    interrupts: false,
+};
 
 /// What an application does all the time: it polls its queues, and now and then asks for the link.
 /// Frames that arrive are counted.
@@ -20,24 +28,6 @@ fn poll(rig: &mut Rig) -> usize {
 
 fn link(rig: &mut Rig) -> bool {
     rig.port.link().unwrap().up
-}
-
-fn until_up(rig: &mut Rig) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !link(rig) {
-        poll(rig);
-        assert!(Instant::now() < until, "it doesn't come back");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    poll(rig); // the queues see that the gate is open
-}
-
-fn again(rig: &mut Rig, offered: u64) {
-    let meeting = match rig.server {
-        true => Meeting::Connect(rig.socket.clone()),
-        false => Meeting::listen(&rig.socket),
-    };
-    rig.back_end = Some(BackEnd::serve(meeting, offered));
 }
 
 #[test]
@@ -82,8 +72,8 @@ fn ten_times_over_frames_in_flight_are_counted_and_the_rings_begin_anew() {
                 rig.queues.tx[0].send(&mut burst);
                 assert_eq!(burst.len(), 1);
                 drop(burst);
-                again(&mut rig, ALL);
-                until_up(&mut rig);
+                rig.next_back_end(ALL);
+                rig.until_up();
                 rig.back_end().wait_for(2);
                 assert_eq!(rig.tx().in_flight, lost);
             }
@@ -98,14 +88,14 @@ fn ten_times_over_frames_in_flight_are_counted_and_the_rings_begin_anew() {
 fn a_back_end_that_can_less_is_not_taken_and_the_next_one_is() {
     let mut rig = Rig::running(SETUP);
     rig.back_end.take().unwrap().kill();
-    again(&mut rig, ALL & !F_MRG_RXBUF);
+    rig.next_back_end(ALL & !F_MRG_RXBUF);
     for _ in 0..300 {
         poll(&mut rig);
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(!link(&mut rig));
-    again(&mut rig, ALL);
-    until_up(&mut rig);
+    rig.next_back_end(ALL);
+    rig.until_up();
     rig.finish();
 }
 

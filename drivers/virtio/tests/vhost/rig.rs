@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig};
 use packetboat::memory::{Memory, MemoryConfig};
-use packetboat::port::{Port, PortConfig, PortError, QueueStats, Queues};
+use packetboat::port::{Offloads, Port, PortConfig, PortError, QueueStats, Queues};
 use packetboat_virtio::VHOST_USER;
 use tempfile::TempDir;
 
@@ -31,6 +32,15 @@ pub(crate) struct Setup {
     pub(crate) pairs: u16,
     /// The front end listens.
     pub(crate) server: bool,
+    /// What the port shall do for the program.
+    pub(crate) offloads: fn() -> Offloads,
+    /// Whether receive queues can wake an lcore.
+    pub(crate) interrupts: bool,
+}
+
+/// Nothing.
+pub(crate) fn none() -> Offloads {
+    Offloads::default()
 }
 
 pub(crate) fn memory() -> Arc<Memory> {
@@ -68,6 +78,8 @@ impl Rig {
             tx_queues: setup.pairs,
             rx_descriptors: Some(setup.descriptors),
             tx_descriptors: Some(setup.descriptors),
+            offloads: (setup.offloads)(),
+            rx_interrupts: setup.interrupts,
             ..PortConfig::default()
         };
         port.configure(&config).unwrap();
@@ -94,6 +106,31 @@ impl Rig {
 
     pub(crate) fn tx(&self) -> QueueStats {
         self.port.stats().tx_total()
+    }
+
+    /// One more back end comes, after the last one has gone.
+    pub(crate) fn next_back_end(&mut self, offered: u64) {
+        let meeting = match self.server {
+            true => Meeting::Connect(self.socket.clone()),
+            false => Meeting::listen(&self.socket),
+        };
+        self.back_end = Some(BackEnd::serve(meeting, offered));
+    }
+
+    /// Polls until the port is up again.
+    pub(crate) fn until_up(&mut self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let up = self.port.link().unwrap().up;
+            self.port.link_changed();
+            self.queues.tx[0].reclaim();
+            drop(self.received(0));
+            if up {
+                break; // and the queues have seen that the gate is open
+            }
+            assert!(Instant::now() < until, "it doesn't come back");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Stops, and looks at the accounts: nothing lost, nothing out.

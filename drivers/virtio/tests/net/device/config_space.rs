@@ -46,7 +46,7 @@ pub(super) fn build(options: &Options) -> [u8; 256] {
         list.put(at + 4, &1_u32.to_le_bytes()); // the table, in BAR 1
         list.put(at + 8, &0x801_u32.to_le_bytes()); // pending bits, in BAR 1
     }
-    let (mut common_at, mut common_len) = (COMMON as u32, 56);
+    let (mut common_at, mut common_len) = (COMMON as u32, 64);
     match options.capabilities {
         Capabilities::Legacy => return space,
         Capabilities::Modern | Capabilities::Loop => {}

@@ -70,6 +70,14 @@ pub(crate) const RINGS: u64 = bits(&[
     config::VIRTIO_F_RING_PACKED,
     config::VIRTIO_F_IN_ORDER,
 ]);
+/// What the driver takes besides, wherever it is offered.
+pub(crate) const COMMANDS: u64 = bits(&[
+    net::VIRTIO_NET_F_CTRL_MAC_ADDR,
+    net::VIRTIO_NET_F_GUEST_ANNOUNCE,
+    net::VIRTIO_NET_F_RSS,
+]);
+pub(crate) const RING_RESET: u64 = bits(&[config::VIRTIO_F_RING_RESET]);
+pub(crate) const CTRL_VLAN: u64 = bits(&[net::VIRTIO_NET_F_CTRL_VLAN]);
 pub(crate) const MRG_RXBUF: u64 = bits(&[net::VIRTIO_NET_F_MRG_RXBUF]);
 
 impl Default for Options {
@@ -143,9 +151,34 @@ struct State {
     active_pairs: u16,
     promiscuous: bool,
     all_multicast: bool,
+    commanded: Commanded,
+    /// Wants to be announced.
+    announce: bool,
+    /// Queues that were reset alone.
+    queue_resets: Vec<usize>,
     faults: Faults,
     function_resets: u32,
     violations: Vec<String>,
+}
+
+/// What it was told by commands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Commanded {
+    pub(crate) mac: Option<[u8; 6]>,
+    /// Of stations, and of groups.
+    pub(crate) addresses: [Vec<[u8; 6]>; 2],
+    pub(crate) vlans: std::collections::BTreeSet<u16>,
+    pub(crate) rss: Option<RssTold>,
+    pub(crate) announcements: u32,
+}
+
+/// The RSS command, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RssTold {
+    pub(crate) types: u32,
+    pub(crate) table: Vec<u16>,
+    pub(crate) tx_queues: u16,
+    pub(crate) key: Vec<u8>,
 }
 
 struct VirtQueue {
@@ -199,6 +232,9 @@ impl NetDevice {
             active_pairs: 1,
             promiscuous: false,
             all_multicast: false,
+            commanded: Commanded::default(),
+            announce: false,
+            queue_resets: Vec::new(),
             faults: Faults::default(),
             function_resets: 0,
             violations: Vec::new(),
@@ -254,6 +290,19 @@ impl NetDevice {
     pub(crate) fn filters(&self) -> (bool, bool) {
         let state = self.0.state();
         (state.promiscuous, state.all_multicast)
+    }
+
+    pub(crate) fn commanded(&self) -> Commanded {
+        self.0.state().commanded.clone()
+    }
+
+    pub(crate) fn queue_resets(&self) -> Vec<usize> {
+        self.0.state().queue_resets.clone()
+    }
+
+    /// It has moved, and wants the network to know.
+    pub(crate) fn want_announcement(&self) {
+        self.0.state().announce = true;
     }
 
     pub(crate) fn bus_master(&self) -> bool {
@@ -316,6 +365,7 @@ impl State {
         self.active_pairs = 1;
         self.promiscuous = false;
         self.all_multicast = false;
+        self.commanded = Commanded::default();
         let queue = || VirtQueue::new(options.queue_size);
         self.queues = (0..2 * options.queue_pairs).map(|_| queue()).collect();
         if options.offered & bits(&[net::VIRTIO_NET_F_CTRL_VQ]) != 0 {

@@ -216,7 +216,7 @@ impl State {
             && id < u32::from(queue.size())
         {
             queue.add_used(memory, id as u16, len).unwrap();
-            return;
+            return self.interrupt(index, memory);
         }
         // Together, as the buffers of one frame have to be; and ids that the oracle would refuse.
         let mut next = queue.next_used();
@@ -228,6 +228,18 @@ impl State {
         }
         queue.set_next_used(next);
         memory.store(next, GuestAddress(queue.used_ring() + 2), Ordering::Release).unwrap();
+        self.interrupt(index, memory);
+    }
+
+    /// Rings the queue's vector, if it has one and the driver wants to be interrupted (2.7.7).
+    fn interrupt(&self, index: usize, memory: &GuestMemoryMmap) {
+        let queue = &self.queues[index];
+        let flags: u16 = memory.read_obj(GuestAddress(queue.queue.avail_ring())).unwrap();
+        if let Some(vector) = self.vectors.get(usize::from(queue.vector))
+            && flags & 1 == 0
+        {
+            vector.write(1).unwrap();
+        }
     }
 
     /// The control queue (5.1.6.5).
@@ -252,9 +264,55 @@ impl State {
     fn obey(&mut self, command: &[u8]) -> bool {
         const RX: u8 = net::VIRTIO_NET_CTRL_RX as u8;
         const MQ: u8 = net::VIRTIO_NET_CTRL_MQ as u8;
+        const MAC: u8 = net::VIRTIO_NET_CTRL_MAC as u8;
+        const VLAN: u8 = net::VIRTIO_NET_CTRL_VLAN as u8;
+        const ANNOUNCE: u8 = net::VIRTIO_NET_CTRL_ANNOUNCE as u8;
         match *command {
             [RX, 0, on @ (0 | 1)] => self.promiscuous = on == 1,
             [RX, 1, on @ (0 | 1)] => self.all_multicast = on == 1,
+            [MAC, 1, a, b, c, d, e, f] if self.negotiated(net::VIRTIO_NET_F_CTRL_MAC_ADDR) => {
+                self.commanded.mac = Some([a, b, c, d, e, f]);
+            }
+            [MAC, 0, ref tables @ ..] => {
+                let mut rest = tables;
+                for group in 0..2 {
+                    let (count, behind) = rest.split_first_chunk().unwrap();
+                    let (addresses, behind) =
+                        behind.split_at(6 * u32::from_le_bytes(*count) as usize);
+                    self.commanded.addresses[group] = addresses.as_chunks().0.to_vec();
+                    rest = behind;
+                }
+                if !rest.is_empty() {
+                    self.violated("addresses behind the last one");
+                }
+            }
+            [VLAN, what @ (0 | 1), low, high] if self.negotiated(net::VIRTIO_NET_F_CTRL_VLAN) => {
+                let vlan = u16::from_le_bytes([low, high]);
+                let vlans = &mut self.commanded.vlans;
+                return if what == 0 { vlans.insert(vlan) } else { vlans.remove(&vlan) };
+            }
+            [ANNOUNCE, 0] if self.negotiated(net::VIRTIO_NET_F_GUEST_ANNOUNCE) => {
+                self.announce = false;
+                self.commanded.announcements += 1;
+            }
+            [MQ, 1, ref rss @ ..] if self.negotiated(net::VIRTIO_NET_F_RSS) => {
+                let word = |at: usize| u16::from_le_bytes([rss[at], rss[at + 1]]);
+                let entries = usize::from(word(4)) + 1;
+                let table: Vec<u16> = (0..entries).map(|entry| word(8 + 2 * entry)).collect();
+                let behind = 8 + 2 * entries;
+                let key = rss[behind + 3..].to_vec();
+                let right = entries.is_power_of_two()
+                    && entries <= 16
+                    && usize::from(rss[behind + 2]) == key.len()
+                    && table.iter().all(|queue| usize::from(*queue) * 2 < self.queues.len() - 1);
+                if !right {
+                    return false;
+                }
+                let tx_queues = word(behind);
+                self.active_pairs = tx_queues.max(table.iter().max().unwrap() + 1);
+                let types = u32::from_le_bytes(*rss.first_chunk().unwrap());
+                self.commanded.rss = Some(super::RssTold { types, table, tx_queues, key });
+            }
             [MQ, 0, low, high] if self.negotiated(net::VIRTIO_NET_F_MQ) => {
                 let pairs = u16::from_le_bytes([low, high]);
                 if pairs == 0 || usize::from(pairs) * 2 >= self.queues.len() {

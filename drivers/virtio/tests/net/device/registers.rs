@@ -81,6 +81,7 @@ impl Bar {
                 let at = if state.faults.doorbell_beyond { beyond } else { selected as u64 };
                 (at, Width::U16)
             }
+            58 => (0, Width::U16), // a reset takes no time here
             _ => {
                 state.violated(format!("read of common configuration at {offset}"));
                 (0, width)
@@ -95,7 +96,7 @@ impl Bar {
     fn write_common(&self, state: &mut State, offset: u64, width: Width, value: u64) {
         let expected = match offset {
             20 | 21 => Width::U8,
-            16..32 => Width::U16,
+            16..32 | 56.. => Width::U16,
             _ => Width::U32,
         };
         if width != expected {
@@ -113,6 +114,7 @@ impl Bar {
             20 => self.set_status(state, value as u8),
             22 => state.queue_select = value as u16,
             24..56 => self.write_queue(state, offset, value),
+            58 => self.reset_queue(state, value),
             _ => state.violated(format!("write of common configuration at {offset}")),
         }
     }
@@ -154,6 +156,17 @@ impl Bar {
             state.violated("DRIVER_OK without FEATURES_OK");
         }
         state.status = status;
+    }
+
+    /// The selected queue is as new, and the others go on.
+    fn reset_queue(&self, state: &mut State, value: u64) {
+        let selected = usize::from(state.queue_select);
+        let ready = state.may_dma() && state.negotiated(config::VIRTIO_F_RING_RESET);
+        if !ready || value != 1 || !state.queues.get(selected).is_some_and(|queue| queue.enabled) {
+            return state.violated(format!("queue {selected} reset with {value}"));
+        }
+        state.queues[selected] = super::VirtQueue::new(self.0.options.queue_size);
+        state.queue_resets.push(selected);
     }
 
     /// The registers of the selected queue, and its start.
@@ -205,9 +218,12 @@ impl Bar {
 
     /// `struct virtio_net_config`.
     fn read_device(&self, state: &State, offset: u64, width: Width) -> u64 {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 24];
         bytes[..6].copy_from_slice(&self.0.options.mac);
-        bytes[6..8].copy_from_slice(&u16::from(state.link_up).to_le_bytes());
+        let status = u16::from(state.link_up) | u16::from(state.announce) << 1;
+        bytes[6..8].copy_from_slice(&status.to_le_bytes());
+        bytes[17..20].copy_from_slice(&[40, 16, 0]); // RSS: bytes of a key, entries of a table
+        bytes[20..24].copy_from_slice(&0x1ff_u32.to_le_bytes());
         bytes[8..10].copy_from_slice(&self.0.options.queue_pairs.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.0.options.mtu.to_le_bytes());
         let from = offset as usize;
@@ -228,7 +244,8 @@ impl Bar {
         // would keep lcores and device from running at the same time.
         if index >= 2 * usize::from(self.0.options.queue_pairs) || index == 2 {
             let mut state = self.0.state();
-            let many = state.negotiated(net::VIRTIO_NET_F_MQ);
+            let many =
+                state.negotiated(net::VIRTIO_NET_F_MQ) || state.negotiated(net::VIRTIO_NET_F_RSS);
             let control = if many { 2 * usize::from(self.0.options.queue_pairs) } else { 2 };
             if !state.may_dma() {
                 state.violated(format!("doorbell {index} rung before DRIVER_OK"));
