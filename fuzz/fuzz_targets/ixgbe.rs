@@ -5,6 +5,8 @@
 #[path = "../../drivers/ixgbe/tests/device/mod.rs"]
 mod device;
 
+use std::sync::{Arc, OnceLock};
+
 use libfuzzer_sys::fuzz_target;
 use packetboat::mbuf::{Burst, Mbuf, MbufPool, MbufPoolConfig, TxFlags, TxLengths, TxRequest};
 use packetboat::memory::{Memory, MemoryConfig};
@@ -83,16 +85,21 @@ fn control(port: &mut dyn Port, queues: &mut Queues, choice: u8) {
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
-    let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
-    let config = MbufPoolConfig { cache_size: 0, ..MbufPoolConfig::new("mbufs", 256) };
-    let pool = MbufPool::new(&memory, &config).unwrap();
-    let nic = device::Nic::new(&memory);
+    // Made once: each run leaves them as it found them, or fails.
+    static MADE: OnceLock<(Arc<Memory>, MbufPool)> = OnceLock::new();
+    let (memory, pool) = MADE.get_or_init(|| {
+        let memory = Memory::reserve(&MemoryConfig::no_huge(2)).unwrap();
+        let config = MbufPoolConfig { cache_size: 0, ..MbufPoolConfig::new("mbufs", 256) };
+        let pool = MbufPool::new(&memory, &config).unwrap();
+        (memory, pool)
+    });
+    let nic = device::Nic::new(memory);
     let choice = input.byte();
     // Registers that lie while it is found and while it starts: an error at worst.
     if choice & 4 != 0 {
         nic.lie(input.lies(255));
     }
-    let Ok(mut port) = packetboat_ixgbe::DRIVER.probe(nic.function(), &memory) else { return };
+    let Ok(mut port) = packetboat_ixgbe::DRIVER.probe(nic.function(), memory) else { return };
     let full = choice & 1 != 0;
     let offloads = Offloads {
         rx_checksum: full,
@@ -117,7 +124,7 @@ fuzz_target!(|data: &[u8]| {
     if choice & 2 != 0 {
         nic.lie(input.lies(255));
     }
-    let started = port.start(std::slice::from_ref(&pool));
+    let started = port.start(std::slice::from_ref(pool));
     nic.lie([]);
     let Ok(mut queues) = started else {
         assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));
@@ -185,7 +192,7 @@ fuzz_target!(|data: &[u8]| {
     drop(burst);
     assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));
     if choice & 8 != 0
-        && let Ok(queues) = port.start(std::slice::from_ref(&pool))
+        && let Ok(queues) = port.start(std::slice::from_ref(pool))
     {
         port.stop(queues).unwrap();
         assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));

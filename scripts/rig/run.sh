@@ -22,8 +22,7 @@ ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9
     device-gone virtio-iommu)
 # The same with our ixgbe driver; `ixgbe` for short.
 IXGBE_ORDER=(two-ports@softnic no-mac-updating@softnic four-ports@softnic two-queues@softnic tcp-file@softnic
-    link-flap@softnic kill-9@softnic startup@softnic grow@softnic bad-input@softnic softnic-interop
-    softnic-unplug device-gone@softnic)
+    link-flap@softnic kill-9@softnic startup@softnic grow@softnic bad-input@softnic softnic-interop)
 # Others' drivers on softnic; `softnic` for short.
 SOFTNIC_ORDER=(softnic-linux softnic-dpdk)
 

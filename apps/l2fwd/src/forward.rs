@@ -196,6 +196,8 @@ impl Turn {
 mod tests {
     use std::sync::Arc;
 
+    use packetboat::mbuf::Mbuf;
+
     use super::*;
     use crate::testing::{self, Wire};
 

@@ -393,6 +393,7 @@ fn a_server_that_goes_away_is_a_device_that_was_pulled_out() {
             info.extend(0_u64.to_ne_bytes());
             Some((REPLY, 0, info))
         }
+        7 => Some((REPLY, 0, [16_u32, 0, 4, 0].map(u32::to_ne_bytes).concat())),
         9 => {
             let mut answer = body[..16].to_vec();
             answer.resize(16 + body[12] as usize, 0);
