@@ -345,8 +345,7 @@ mod tests {
             burst.push(frame).unwrap();
         }
         finish(&mut burst);
-        let asks: Vec<bool> =
-            burst.as_slice().iter().map(packetboat::mbuf::Mbuf::requests_any).collect();
+        let asks: Vec<bool> = burst.as_slice().iter().map(Mbuf::requests_any).collect();
         assert_eq!(asks, [false, true], "segments aren't cut here");
         let data = burst.as_slice()[0].data();
         let addresses = data[26..34].try_into().unwrap();
