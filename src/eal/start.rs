@@ -9,7 +9,7 @@ use super::service::{RunningServices, Services};
 use super::stop::StopFlag;
 use crate::bus::vfio::Container;
 use crate::bus::{Device, SelectedDevice, Vdev, scan};
-use crate::memory::{Memory, Size};
+use crate::memory::{IovaModeRequest, Memory, Size};
 use crate::sys::cpu;
 use crate::sys::sysroot::SysRoot;
 
@@ -123,7 +123,10 @@ impl Plan {
     pub fn start(self, needed_bytes: u64) -> Result<Eal, EalError> {
         self.check_devices()?;
         let cpus = self.lcores.iter().chain(&self.service_lcores).map(|lcore| lcore.cpu).collect();
-        let config = self.options.memory_config(needed_bytes, cpus, self.root.clone());
+        let kernels = |device: &SelectedDevice| matches!(device, SelectedDevice::Pci(_));
+        let has_kernels = self.devices.iter().any(kernels);
+        let mut config = self.options.memory_config(needed_bytes, cpus, self.root.clone());
+        config.iova_mode = iova_mode(config.iova_mode, has_kernels);
         let memory = Memory::reserve(&config)?;
         tracing::debug!(
             "{} of memory in {} segments, IOVA mode {}; {} are needed",
@@ -132,8 +135,7 @@ impl Plan {
             memory.iova_mode(),
             Size(needed_bytes)
         );
-        let kernels = |device: &SelectedDevice| matches!(device, SelectedDevice::Pci(_));
-        let container = if !self.devices.iter().any(kernels) {
+        let container = if !has_kernels {
             None
         } else {
             // How much of it may be locked is for the kernel to say, when the first device is opened:
@@ -147,6 +149,15 @@ impl Plan {
         }
         let (lcores, service_lcores) = (self.lcores, self.service_lcores);
         Ok(Eal { lcores, service_lcores, container, memory })
+    }
+}
+
+/// Only the kernel's devices may need physical addresses. Those behind sockets are told of memory by
+/// its files, as many pieces as it is contiguous in: by virtual addresses, few.
+fn iova_mode(asked: IovaModeRequest, kernels_devices: bool) -> IovaModeRequest {
+    match asked {
+        IovaModeRequest::Auto if !kernels_devices => IovaModeRequest::Va,
+        _ => asked,
     }
 }
 
@@ -257,6 +268,14 @@ impl Eal {
 mod tests {
     use super::super::lcore::wait_all;
     use super::*;
+
+    #[test]
+    fn devices_behind_sockets_need_no_physical_addresses() {
+        use IovaModeRequest::{Auto, Pa, Va};
+        assert!(matches!(iova_mode(Auto, false), Va));
+        assert!(matches!(iova_mode(Auto, true), Auto));
+        assert!(matches!((iova_mode(Pa, false), iova_mode(Va, true)), (Pa, Va)));
+    }
 
     #[test]
     fn without_devices_a_run_needs_no_vfio() {

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char, c_uint};
 use std::sync::Arc;
 
 use packetboat::mbuf::{Burst, MAX_BURST, Mbuf, MbufPool, MbufPoolConfig};
-use packetboat::memory::{Memory, MemoryConfig};
+use packetboat::memory::{IovaModeRequest, Memory, MemoryConfig};
 use packetboat::net::{EthernetHeader, MacAddress};
 use packetboat::port::{Port, PortConfig, Queues, RxQueue, TxQueue};
 use packetboat::sys::lcore_id::LcoreClaim;
@@ -40,7 +40,11 @@ impl Frontend {
     ) -> Result<Self, Failure> {
         let lcore = LcoreClaim::claim(0)?;
         let memory = Memory::reserve(&match huge {
-            true => MemoryConfig { total_mib: Some(64), ..MemoryConfig::default() },
+            true => MemoryConfig {
+                total_mib: Some(64),
+                iova_mode: IovaModeRequest::Va,
+                ..MemoryConfig::default()
+            },
             false => MemoryConfig::no_huge(64),
         })?;
         let pool = MbufPool::new(&memory, &MbufPoolConfig::new("mbufs", mbufs))?;
