@@ -2,9 +2,9 @@
 # l2fwd between two vhost-user ports whose back end is DPDK's testpmd (net_vhost): every frame is
 # accounted for, over all kinds of rings, and with either side killed and started again.
 #
-#   scripts/virtio/interop.sh [matrix] [restart] [guests] [ovs]   (default: the first two)
+#   scripts/virtio/interop.sh [matrix] [restart] [mix] [guests] [ovs]   (default: the first two)
 #
-# guests: Linux guests on QEMU's vhost-user (guests.sh); ovs: Open vSwitch with DPDK (ovs.sh).
+# mix: an 82599 at the other port (mix.sh); guests: Linux guests on QEMU's vhost-user (guests.sh); ovs: Open vSwitch with DPDK (ovs.sh).
 #
 # Environment: L2FWD=FILE       the program (default: the release build)
 #              FRAMES=N         frames through each configuration of the matrix (1000000)
@@ -20,6 +20,7 @@ FRAMES=${FRAMES:-1000000}
 LIMIT_S=${LIMIT_S:-20}
 LOGS=${CARGO_TARGET_DIR:-$REPO/target}/virtio
 . "$REPO/scripts/virtio/guests.sh"
+. "$REPO/scripts/virtio/mix.sh"
 . "$REPO/scripts/virtio/ovs.sh"
 PAGES=480 # of 2 MiB: testpmd's and l2fwd's, with room for a start while the last one ends
 
@@ -37,8 +38,8 @@ main() {
     keep_hugepages "$PAGES"
     for part; do
         case $part in
-            matrix | restart | guests | ovs) "$part" ;;
-            *) die "wanted matrix, restart, guests or ovs, found '$part'. Run: $0" ;;
+            matrix | restart | mix | guests | ovs) "$part" ;;
+            *) die "wanted matrix, restart, mix, guests or ovs, found '$part'. Run: $0" ;;
         esac
     done
     tally
