@@ -258,8 +258,7 @@ one() { # QUEUES PACKED MERGEABLE IN_ORDER
 
 restart() {
     restart_back_end '' packed=off
-    restart_back_end '' packed=on
-    restart_back_end server packed=off
+    restart_back_end server packed=on
     restart_front_end
 }
 
