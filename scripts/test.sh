@@ -28,6 +28,8 @@ main() {
     [[ -c /dev/null ]] ||
         die "wanted the device /dev/null, found $(stat -c %F /dev/null). Run: rm -f /dev/null && mknod -m 666 /dev/null c 1 3"
     cd "$REPO" || die "wanted the checkout $REPO, found that it can't be entered. Run: ls -ld $REPO"
+    # What is tested is built without link-time optimisation, which only costs time here.
+    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
     LOGS=$BUILD/test-logs
     mkdir -p "$LOGS" || die "wanted the folder $LOGS for logs, found that it can't be made. Run: CARGO_TARGET_DIR=… $0"
     trap give_hugepages_back EXIT
@@ -67,6 +69,9 @@ choose() { # NAME…: sets CHOSEN
     done
     if (($# == 0)); then CHOSEN=("${PARTS[@]}"); fi
 }
+
+# also_runs PART: whether PART is among those that run.
+also_runs() { [[ " ${CHOSEN[*]} " == *" $1 "* ]]; }
 
 SUMMARY=()
 run_part() { # NAME

@@ -6,7 +6,6 @@ part_memory() {
     need_rust
     # --nocapture: how many steps there were stands in what the tests say.
     step_cargo 'long runs against models' \
-        env CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo test --release --package packetboat --lib --no-fail-fast -- \
         --nocapture memory:: ring:: mempool:: mbuf:: sys::lcore
     cases=$(_sum '^model: .*: ([0-9]+) steps')
@@ -61,7 +60,7 @@ thread_sanitizer() {
     step_cargo 'thread sanitizer' \
         env TSAN_OPTIONS=allocator_may_return_null=1 \
         RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan" \
-        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+        CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
         cargo +nightly test -Zbuild-std --release --package packetboat --lib --no-fail-fast --target "$here" -- \
         ring:: mempool:: mbuf:: memory:: sys:: eal:: telemetry::
 }

@@ -15,9 +15,8 @@ part_loom() {
 
 run_loom() {
     # In release: loom walks through very many runs. In a folder of its own: `--cfg loom` changes
-    # every crate, and the other builds would be thrown away. Without LTO, which only costs time here.
+    # every crate, and the other builds would be thrown away.
     step_cargo loom env RUSTFLAGS="$(with_flags --cfg loom)" CARGO_TARGET_DIR="$BUILD/loom" \
-        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo test --release --lib --no-fail-fast loom_ -- --nocapture
     LOOM_MODELS=$(grep -c '^loom: .* interleavings' "$STEP_LOG")
     LOOM_INTERLEAVINGS=$(sed -nE 's/^loom: .*: ([0-9]+) interleavings.*/\1/p' "$STEP_LOG" |

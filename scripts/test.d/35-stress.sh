@@ -19,6 +19,5 @@ _stress() {
     local title=$1
     shift
     step_cargo "$title" env PACKETBOAT_STRESS_SECONDS="$seconds" \
-        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo test --release --package packetboat "$@" --ignored --nocapture
 }

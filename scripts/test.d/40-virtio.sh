@@ -18,7 +18,11 @@ part_virtio() {
     fi
     if has_nightly; then
         build_fuzz_targets
-        fuzz virtio_rings virtio_messages
+        if also_runs ixgbe; then
+            fuzz virtio_rings virtio_messages ixgbe # one minute for all
+        else
+            fuzz virtio_rings virtio_messages
+        fi
     else
         without 'fuzzing' "$NIGHTLY_WANTED"
     fi
