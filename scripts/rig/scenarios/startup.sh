@@ -20,7 +20,9 @@ scenario() {
     strip -o "$LOG/stripped" "$L2FWD"
     say "# startup: binary $(stat -c %s "$L2FWD") bytes, without symbols and line tables $(stat -c %s "$LOG/stripped")"
     rm -f "$LOG/stripped"
-    check 'startup: the first frame comes within 10 s' awk -v s="$(<"$LOG/seconds.txt")" 'BEGIN { exit !(s > 0 && s < 10) }'
+    # The clocks' offset is uncertain by half of a way there and back: what took next to no time may seem to
+    # have taken less than none.
+    check 'startup: the first frame comes within 10 s' awk -v s="$(<"$LOG/seconds.txt")" 'BEGIN { exit !(s > -0.5 && s < 10) }'
 }
 
 # clock_offset: what must be added to the guest's clock to get the host's, in seconds; of several
