@@ -32,10 +32,17 @@ main() {
     export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
     LOGS=$BUILD/test-logs
     mkdir -p "$LOGS" || die "wanted the folder $LOGS for logs, found that it can't be made. Run: CARGO_TARGET_DIR=… $0"
-    trap give_hugepages_back EXIT
+    trap leave EXIT
     trap 'say "interrupted"; exit 130' INT TERM
+    if also_runs unit && also_runs memory; then build_ahead; fi
     for name in "${CHOSEN[@]}"; do run_part "$name"; done
     summary
+}
+
+leave() {
+    # Its cargo ends with it, or soon after: nothing is left half written.
+    if [[ -n $AHEAD ]]; then kill "$AHEAD" 2>/dev/null; fi
+    give_hugepages_back
 }
 
 usage() {

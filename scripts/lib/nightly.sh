@@ -8,14 +8,37 @@ has_nightly() { cargo +nightly --version >/dev/null 2>&1; }
 
 build_fuzz_targets() {
     need_command c++ g++ # libFuzzer is C++
+    fuzz_targets
+    step 'fuzz targets build' "${FUZZ[@]}"
+}
+
+# fuzz_targets: sets FUZZ, the command that builds them; what cargo-fuzz would set.
+fuzz_targets() {
     FUZZ_HERE=$(rustc -vV | sed -n 's/^host: //p')
-    # What cargo-fuzz would set.
-    step 'fuzz targets build' env CARGO_TARGET_DIR="$BUILD/fuzz" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+    FUZZ=(env CARGO_TARGET_DIR="$BUILD/fuzz" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
         RUSTFLAGS="$(with_flags -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
             -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-            -Zsanitizer=address --cfg fuzzing)" \
-        cargo +nightly build --release --manifest-path fuzz/Cargo.toml --target "$FUZZ_HERE"
+            -Zsanitizer=address --cfg fuzzing)"
+        cargo +nightly build --release --manifest-path fuzz/Cargo.toml --target "$FUZZ_HERE")
 }
+
+# build_ahead: in the background, what later steps build in folders of their own. A build seldom keeps two
+# cores busy. Those steps wait for the folder if they come before it is done.
+build_ahead() {
+    command -v cargo >/dev/null && has_nightly && has_source && command -v c++ >/dev/null || return 0
+    address_sanitizer
+    fuzz_targets
+    loom
+    thread_sanitizer_command
+    {
+        nice -n 10 "${ASAN[@]}" --no-run
+        nice -n 10 "${FUZZ[@]}"
+        nice -n 10 "${LOOM[@]}" --no-run
+        nice -n 10 "${TSAN[@]}" --no-run
+    } >"$LOGS/ahead.log" 2>&1 </dev/null &
+    AHEAD=$!
+}
+AHEAD=''
 
 # fuzz TARGET…: all at once, for FUZZ_S seconds, from their corpora. New inputs stay in cargo's folder.
 fuzz() {

@@ -2,7 +2,7 @@
 # formatting, clippy, unit and documentation tests, a check for aarch64, address sanitizer on nightly
 
 part_unit() {
-    local arm=aarch64-unknown-linux-gnu here
+    local arm=aarch64-unknown-linux-gnu
     need_rust
     keep_hugepages 64
     step rustfmt cargo fmt --all --check
@@ -15,18 +15,21 @@ part_unit() {
         without 'aarch64 compiles' "no standard library for $arm. Run: rustup target add $arm"
     fi
 
-    # The target is named so that build scripts and macros stay without the sanitizer. A quarter of the
-    # usual 256 cases: each takes several times as long as without it.
-    here=$(rustc -vV | sed -n 's/^host: //p')
-    if cargo +nightly --version >/dev/null 2>&1; then
-        step_cargo 'address sanitizer' \
-            env ASAN_OPTIONS=allocator_may_return_null=1 PROPTEST_CASES=64 \
-            RUSTFLAGS="$(with_flags -Zsanitizer=address)" CARGO_TARGET_DIR="$BUILD/asan" \
-            cargo +nightly test --workspace --lib --no-fail-fast --target "$here"
+    if has_nightly; then
+        address_sanitizer
+        step_cargo 'address sanitizer' "${ASAN[@]}"
     else
-        without 'address sanitizer' 'no nightly compiler. Run: rustup toolchain install nightly --profile minimal'
+        without 'address sanitizer' "$NIGHTLY_WANTED"
     fi
     give_hugepages_back
 }
 
 has_target() { [[ -d $(rustc --print sysroot)/lib/rustlib/$1/lib ]]; }
+
+# address_sanitizer: sets ASAN. The target is named so that build scripts and macros stay without the sanitizer.
+# A quarter of the usual 256 cases: each takes several times as long as without it.
+address_sanitizer() {
+    ASAN=(env ASAN_OPTIONS=allocator_may_return_null=1 PROPTEST_CASES=64
+        RUSTFLAGS="$(with_flags -Zsanitizer=address)" CARGO_TARGET_DIR="$BUILD/asan"
+        cargo +nightly test --workspace --lib --no-fail-fast --target "$(rustc -vV | sed -n 's/^host: //p')")
+}

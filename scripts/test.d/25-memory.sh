@@ -49,20 +49,23 @@ _sum() {
     sed -nE "s/$1.*/\\1/p" "$STEP_LOG" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
-# The standard library is built with the sanitizer, too: it would see races in its channels otherwise.
 thread_sanitizer() {
-    local here
-    here=$(rustc -vV | sed -n 's/^host: //p')
     if ! has_source && ! { command -v rustup >/dev/null && run rustup component add rust-src --toolchain nightly; }; then
         without 'thread sanitizer' 'no source of the standard library. Run: rustup component add rust-src --toolchain nightly'
         return
     fi
-    step_cargo 'thread sanitizer' \
-        env TSAN_OPTIONS=allocator_may_return_null=1 \
-        RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan" \
-        CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
-        cargo +nightly test -Zbuild-std --release --package packetboat --lib --no-fail-fast --target "$here" -- \
-        ring:: mempool:: mbuf:: memory:: sys:: eal:: telemetry::
+    thread_sanitizer_command
+    step_cargo 'thread sanitizer' "${TSAN[@]}" -- ring:: mempool:: mbuf:: memory:: sys:: eal:: telemetry::
+}
+
+# thread_sanitizer_command: sets TSAN. The standard library is built with the sanitizer, too: it would see
+# races in its channels otherwise.
+thread_sanitizer_command() {
+    TSAN=(env TSAN_OPTIONS=allocator_may_return_null=1
+        RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan"
+        CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
+        cargo +nightly test -Zbuild-std --release --package packetboat --lib --no-fail-fast
+        --target "$(rustc -vV | sed -n 's/^host: //p')")
 }
 
 has_source() { [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]; }

@@ -14,12 +14,17 @@ part_loom() {
 }
 
 run_loom() {
-    # In release: loom walks through very many runs. In a folder of its own: `--cfg loom` changes
-    # every crate, and the other builds would be thrown away.
-    step_cargo loom env RUSTFLAGS="$(with_flags --cfg loom)" CARGO_TARGET_DIR="$BUILD/loom" \
-        cargo test --release --lib --no-fail-fast loom_ -- --nocapture
+    loom
+    step_cargo loom "${LOOM[@]}" -- --nocapture
     LOOM_MODELS=$(grep -c '^loom: .* interleavings' "$STEP_LOG")
     LOOM_INTERLEAVINGS=$(sed -nE 's/^loom: .*: ([0-9]+) interleavings.*/\1/p' "$STEP_LOG" |
         awk '{ sum += $1 } END { print sum + 0 }')
     say "loom: $LOOM_INTERLEAVINGS interleavings of $LOOM_MODELS models"
+}
+
+# loom: sets LOOM. In release: loom walks through very many runs. In a folder of its own: `--cfg loom` changes
+# every crate, and the other builds would be thrown away.
+loom() {
+    LOOM=(env RUSTFLAGS="$(with_flags --cfg loom)" CARGO_TARGET_DIR="$BUILD/loom"
+        cargo test --release --lib --no-fail-fast loom_)
 }
