@@ -2,6 +2,7 @@
 //! (`-netdev stream`; the peer may also be a virtio NIC's netdev, or packetboat-wire.)
 
 use std::io::{self, Read, Write};
+use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -18,6 +19,7 @@ pub struct Stream {
     peer: Option<UnixStream>,
     frame: FrameBuffer,
     out: Vec<u8>,
+    out_is_cut: bool, // part of what was in `out` has gone already
     incoming: Vec<u8>,
     from: usize, // bytes of `incoming` already used
     sent: u64,
@@ -52,6 +54,7 @@ impl Stream {
             peer,
             frame: FrameBuffer::new(),
             out: Vec::with_capacity(PENDING_OUT + MAX_FRAME_LEN + 4),
+            out_is_cut: false,
             incoming: Vec::with_capacity(2 * READ_AHEAD),
             from: 0,
             sent: 0,
@@ -62,21 +65,42 @@ impl Stream {
 
     /// Sends what is pending, as much as the peer takes.
     fn push(&mut self) {
-        let Some(peer) = &mut self.peer else { return };
         while !self.out.is_empty() {
+            let Some(peer) = &mut self.peer else { return };
             match peer.write(&self.out) {
                 Ok(len) => {
                     self.out.drain(..len);
+                    self.out_is_cut = !self.out.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.hang_up(),
+                // It went unnoticed; the next one may be there already, and gets what is whole.
+                Err(_) => {
+                    let whole = if self.out_is_cut { Vec::new() } else { take(&mut self.out) };
+                    self.hang_up();
+                    if self.greet() {
+                        self.out = whole;
+                    }
+                }
             }
         }
+    }
+
+    /// Takes a peer that waits to be, if there is none; whether there is one now.
+    fn greet(&mut self) -> bool {
+        if self.peer.is_none()
+            && let Some(listener) = &self.listener
+            && let Ok((peer, _)) = listener.accept()
+            && peer.set_nonblocking(true).is_ok()
+        {
+            self.peer = Some(peer);
+        }
+        self.peer.is_some()
     }
 
     fn hang_up(&mut self) {
         self.peer = None;
         self.out.clear();
+        self.out_is_cut = false;
         self.incoming.clear();
         self.from = 0;
     }
@@ -90,13 +114,7 @@ impl Stream {
     }
 
     fn pull(&mut self) {
-        if self.peer.is_none()
-            && let Some(listener) = &self.listener
-            && let Ok((peer, _)) = listener.accept()
-            && peer.set_nonblocking(true).is_ok()
-        {
-            self.peer = Some(peer);
-        }
+        self.greet();
         let Some(peer) = &mut self.peer else { return };
         self.incoming.drain(..self.from);
         self.from = 0;
@@ -125,7 +143,7 @@ impl Wire for Stream {
     }
 
     fn commit(&mut self) {
-        if self.peer.is_none() {
+        if !self.greet() {
             self.lost += 1;
             return;
         }
@@ -193,6 +211,27 @@ mod tests {
         room.set_len(frame.len()).copy_from_slice(frame);
         stream.commit();
         stream.flush();
+    }
+
+    #[test]
+    fn a_frame_goes_to_the_peer_that_came_in_place_of_one_that_went() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wire");
+        let mut wire = Stream::listen(&path).unwrap();
+        let first = UnixStream::connect(&path).unwrap();
+        let send = |wire: &mut Stream| {
+            wire.room().unwrap().set_len(60).fill(7);
+            wire.commit();
+            wire.flush();
+        };
+        send(&mut wire); // nobody has asked for frames yet
+        drop(first);
+        let mut second = UnixStream::connect(&path).unwrap();
+        send(&mut wire);
+        let mut got = [0; 64];
+        second.read_exact(&mut got).unwrap();
+        assert_eq!((&got[..4], &got[4..]), (&[0, 0, 0, 60][..], &[7; 60][..]));
+        assert_eq!((wire.sent, wire.lost), (2, 0));
     }
 
     #[test]
