@@ -40,8 +40,10 @@ main() {
 }
 
 leave() {
-    # Its cargo ends with it, or soon after: nothing is left half written.
-    if [[ -n $AHEAD ]]; then kill "$AHEAD" 2>/dev/null; fi
+    if [[ -n $AHEAD ]]; then
+        pkill -P "$AHEAD" # its cargo
+        kill "$AHEAD" 2>/dev/null
+    fi
     give_hugepages_back
 }
 

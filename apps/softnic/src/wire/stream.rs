@@ -20,6 +20,7 @@ pub struct Stream {
     frame: FrameBuffer,
     out: Vec<u8>,
     out_is_cut: bool, // part of what was in `out` has gone already
+    looked: bool,     // for a peer that waits, since the last flush: once a burst is enough
     incoming: Vec<u8>,
     from: usize, // bytes of `incoming` already used
     sent: u64,
@@ -55,6 +56,7 @@ impl Stream {
             frame: FrameBuffer::new(),
             out: Vec::with_capacity(PENDING_OUT + MAX_FRAME_LEN + 4),
             out_is_cut: false,
+            looked: false,
             incoming: Vec::with_capacity(2 * READ_AHEAD),
             from: 0,
             sent: 0,
@@ -143,7 +145,7 @@ impl Wire for Stream {
     }
 
     fn commit(&mut self) {
-        if !self.greet() {
+        if self.peer.is_none() && (std::mem::replace(&mut self.looked, true) || !self.greet()) {
             self.lost += 1;
             return;
         }
@@ -173,6 +175,7 @@ impl Wire for Stream {
     }
 
     fn flush(&mut self) {
+        self.looked = false;
         self.push();
     }
 
