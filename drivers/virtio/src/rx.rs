@@ -239,7 +239,8 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
         let (most, port) = (u32::from(pool.room_len_bytes()), *port);
         let mut places = lent.run(ring.used_place(), usize::from(*left));
         let mut used = ring.used_run(*left);
-        let mut bytes = 0;
+        // With their headers, which are taken off for all at once.
+        let mut written = 0;
         // A frame that goes on in other buffers.
         let mut first_of_several = None;
         let taken = burst.fill(usize::from(*left), || {
@@ -260,10 +261,11 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
                     return None;
                 }
             }
-            bytes += u64::from(data);
+            written += u64::from(len);
             Some(mbuf)
         });
         drop(used);
+        let mut bytes = written - taken as u64 * u64::from(HEADER_BYTES);
         let taken = taken as u16 + u16::from(first_of_several.is_some());
         ring.took(taken);
         *left -= taken;
