@@ -8,6 +8,7 @@ use packetboat::port::{Link, Port, PortConfig, PortError, PortInfo, Queues};
 use packetboat::telemetry::Counter;
 
 use crate::error::Error;
+use crate::options::LONGEST_IN_ONE_MBUF;
 use crate::sizing::USUAL_DESCRIPTORS;
 
 /// A port in use.
@@ -54,11 +55,23 @@ impl OpenPort {
             ..wanted
         };
         let can = port.capabilities();
-        config.offloads.check(&info.device, &can)?;
         let cannot = |what| PortError::NotSupported { device: device(), what };
-        if config.mtu.is_some() && can.mtu.is_none() {
-            return Err(cannot("another MTU").into());
+        if let Some(wanted) = config.mtu {
+            let (least, most) = can.mtu.ok_or_else(|| cannot("another MTU"))?;
+            let rule = match (least..=most).contains(&wanted) {
+                false => Some(format!("the device takes {least} to {most}")),
+                // It asks for scatter by itself, which isn't what the user has asked for.
+                true if wanted > LONGEST_IN_ONE_MBUF && !can.rx_scatter => Some(format!(
+                    "the device can't receive longer frames than an mbuf holds: \
+                     {LONGEST_IN_ONE_MBUF} at most"
+                )),
+                true => None,
+            };
+            if let Some(rule) = rule {
+                return Err(PortError::Mtu { device: device(), wanted, rule }.into());
+            }
         }
+        config.offloads.check(&info.device, &can)?;
         if config.rx_interrupts && !can.rx_interrupts {
             return Err(cannot("waking an lcore (--interrupt-mode)").into());
         }

@@ -12,6 +12,7 @@ use packetboat::port::{
     PortStats, QueueCounters, Queues,
 };
 
+use crate::announce;
 use crate::control::{
     ADDRESS_TABLE, ALL_MULTICAST, ANNOUNCED, Command, ControlQueue, OWN_ADDRESS, PROMISCUOUS,
     QUEUE_PAIRS, RSS_CONFIG, VLAN_ADD, VLAN_REMOVE, address_table,
@@ -23,12 +24,12 @@ use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rss;
 use crate::rx::OwnRx;
-use crate::setup::{self, Counters, DEFAULT_DESCRIPTORS, largest_power_of_two, local_mac};
+use crate::setup::{
+    self, Counters, DEFAULT_DESCRIPTORS, FRAME_OVERHEAD_BYTES, largest_power_of_two, local_mac,
+};
 use crate::transport::{NetConfig, PciTransport, RssLimits, status};
 use crate::tx::OwnTx;
 
-/// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
-const FRAME_OVERHEAD_BYTES: u32 = 18;
 /// The MTU of a device that doesn't say.
 const DEFAULT_MTU: u16 = 1500;
 
@@ -38,6 +39,8 @@ struct Running {
     features: Features,
     control: Option<ControlQueue>,
     queues: Vec<KnownQueue>,
+    /// For frames of the port's own.
+    pool: Option<MbufPool>,
     /// Addresses that it receives besides its own.
     addresses: Vec<MacAddress>,
     /// What can't be mended without a reset.
@@ -59,7 +62,8 @@ pub(crate) struct VirtioPort {
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
-    mtu: u16,
+    /// The most that the device takes, if it says.
+    mtu: Option<u16>,
     rx_limits: DescriptorLimits,
     tx_limits: DescriptorLimits,
     config: Option<PortConfig>,
@@ -103,7 +107,7 @@ impl VirtioPort {
         );
         Ok(Self {
             mac: config.mac.unwrap_or_else(|| local_mac(transport.name())),
-            mtu: config.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: config.mtu,
             transport,
             memory: memory.clone(),
             offered,
@@ -162,6 +166,7 @@ impl VirtioPort {
             let pool = pools
                 .get(usize::from(pair))
                 .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
+            setup::check_room(&device, config.mtu, path, pool)?;
             let parts = Parts { interrupt: interrupts.next(), ..queue.parts(doorbell) };
             let mut new = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
@@ -213,6 +218,7 @@ impl VirtioPort {
             features,
             control,
             queues: known,
+            pool: pools.first().cloned(),
             addresses: Vec::new(),
             fault: None,
             _shown: Vec::new(),
@@ -249,6 +255,17 @@ impl VirtioPort {
             running.fault = mended.err().map(|error| error.to_string());
         }
         self.running = Some(running);
+    }
+
+    /// Has the first transmit queue tell the network where the port is.
+    fn announce(&self) {
+        let Some(running) = &self.running else { return };
+        let queue = running.queues.iter().find(|queue| queue.index() == 1);
+        let frame = running.pool.as_ref().and_then(|pool| announce::frame(pool, self.mac));
+        match (queue, frame) {
+            (Some(queue), Some(frame)) => queue.hand_in(frame),
+            _ => tracing::warn!("{}: no mbuf to announce the port with", self.name()),
+        }
     }
 
     /// Gives a command for which the device must have agreed to `feature`.
@@ -290,7 +307,7 @@ impl Port for VirtioPort {
             max_tx_queues: self.max_queue_pairs,
             rx_descriptors: self.rx_limits,
             tx_descriptors: self.tx_limits,
-            max_frame_bytes: u32::from(self.mtu) + FRAME_OVERHEAD_BYTES,
+            max_frame_bytes: u32::from(self.mtu.unwrap_or(DEFAULT_MTU)) + FRAME_OVERHEAD_BYTES,
         }
     }
 
@@ -300,6 +317,7 @@ impl Port for VirtioPort {
         }
         let device = self.name();
         setup::check(&device, config, self.max_queue_pairs, self.rx_limits, self.tx_limits)?;
+        setup::check_mtu(&device, config.mtu, self.mtu)?;
         config.offloads.check(&device, &self.capabilities())?;
         let vectors = self.transport.device().msix_vectors();
         if config.rx_interrupts && vectors <= config.rx_queues {
@@ -373,8 +391,8 @@ impl Port for VirtioPort {
         }
         if config.announce && self.features.has(Features::GUEST_ANNOUNCE) && self.running.is_some()
         {
-            // Whoever forwards tells the network where it is with each frame; the device wants to
-            // know that it was heard (5.1.6.5.4.1).
+            self.announce();
+            // The device wants to know that it was heard (5.1.6.5.4.1).
             match self.command(Features::GUEST_ANNOUNCE, "be answered", ANNOUNCED, &[]) {
                 Ok(()) => tracing::info!("{}: the device has moved, and was answered", self.name()),
                 Err(error) => tracing::warn!("{error}"),
@@ -448,6 +466,7 @@ impl Port for VirtioPort {
         let other = Capabilities {
             mac_filters: if receives { MAC_FILTERS } else { 0 },
             vlan_filter: commands && self.offered.has(Features::CTRL_VLAN),
+            mtu: Some(setup::mtu_range(self.mtu)),
             rx_interrupts: self.transport.device().msix_vectors() > 1,
             ..self.offered.capabilities()
         };

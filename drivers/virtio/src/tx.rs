@@ -301,12 +301,26 @@ impl<R: Straight> VirtioTx<R> {
         true
     }
 
-    /// Sends as many as there are descriptors for.
+    /// Sends, if the gate is open.
     #[inline(never)]
     fn send_all(&mut self, burst: &mut Burst) {
-        if !self.passage.is_open() {
-            return self.wait();
+        if self.may_work() {
+            self.send_frames(burst);
         }
+    }
+
+    /// Whether the gate is open, or was found to be.
+    #[inline(always)]
+    fn may_work(&mut self) -> bool {
+        if !self.passage.is_open() {
+            self.wait();
+        }
+        self.passage.is_open()
+    }
+
+    /// Sends as many as there are descriptors for.
+    #[inline(always)]
+    fn send_frames(&mut self, burst: &mut Burst) {
         // A frame may need a descriptor more than it has segments, for the header.
         let free = self.ring.free();
         if free < self.clean_below || usize::from(free) < 2 * burst.len() {
@@ -434,11 +448,13 @@ impl<R: Straight> VirtioTx<R> {
         self.counters.broken.add(1);
     }
 
-    /// The gate isn't open.
+    /// The gate isn't open, or has been closed and opened.
     #[cold]
     fn wait(&mut self) {
-        if self.passage.look() != Found::Closed {
-            return;
+        match self.passage.look() {
+            Found::Closed => {}
+            Found::Open => return self.send_handed_in(),
+            Found::Wait => return,
         }
         // What the device has completed before it went was sent; nobody knows of the rest. Sent
         // again, a frame might arrive twice.
@@ -453,6 +469,24 @@ impl<R: Straight> VirtioTx<R> {
         self.chains = 0;
         self.ring.restart();
         self.passage.park();
+    }
+}
+
+impl<R: Straight> VirtioTx<R> {
+    /// Sends what the port has handed in, if it has.
+    fn send_handed_in(&mut self) {
+        let Some(frame) = self.passage.take_frame() else { return };
+        self.take_completed();
+        if self.ring.free() == 0 {
+            return self.passage.put_back(frame);
+        }
+        let mut burst = Burst::with_limit(1);
+        drop(burst.push(frame)); // it is empty
+        if let Ok(Some(len)) = self.send_one(&mut burst) {
+            self.ring.publish();
+            self.counters.packets.add(1);
+            self.counters.bytes.add(len.into());
+        }
     }
 }
 
@@ -478,10 +512,8 @@ impl<R: Straight> TxQueue for VirtioTx<R> {
     }
 
     fn reclaim(&mut self) {
-        if self.passage.is_open() {
+        if self.may_work() {
             self.take_completed();
-        } else {
-            self.wait();
         }
     }
 }

@@ -27,13 +27,11 @@ use crate::gate::{Gate, Passage};
 use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rx::OwnRx;
-use crate::setup::{self, Counters, local_mac};
+use crate::setup::{self, Counters, FRAME_OVERHEAD_BYTES, local_mac};
 use crate::tx::OwnTx;
 
 /// Between two attempts to get a back end again, or to start one anew.
 const RETRY: Duration = Duration::from_millis(200);
-/// Ethernet header and one VLAN tag.
-const FRAME_OVERHEAD_BYTES: u32 = 18;
 
 /// What a running port has.
 #[derive(Debug)]
@@ -202,6 +200,7 @@ impl VhostPort {
             let pool = pools
                 .get(usize::from(pair))
                 .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
+            setup::check_room(&name, config.mtu, path, pool)?;
             let passage = Passage::new(&running.gate);
             let counters = counters.clone();
             let parts = Parts { memory: &memory, doorbell, counters, passage, interrupt };
@@ -388,6 +387,7 @@ impl Port for VhostPort {
             return Err(self.state_error("be configured", "running"));
         }
         setup::check(&self.name, config, self.max_queue_pairs, self.limits, self.limits)?;
+        setup::check_mtu(&self.name, config.mtu, self.mtu)?;
         config.offloads.check(&self.name, &self.capabilities())?;
         self.counters.resize(config.rx_queues, config.tx_queues);
         self.config = Some(config.clone());
@@ -501,8 +501,9 @@ impl Port for VhostPort {
             Wish::Off => self.offered.without(Features::MRG_RXBUF),
             Wish::On | Wish::IfOffered => self.offered,
         };
-        // Any back end can call; and MTUs are its own affair.
-        Capabilities { rx_interrupts: true, vlan_filter: false, ..usable.capabilities() }
+        // Any back end can call.
+        let mtu = Some(setup::mtu_range(self.mtu));
+        Capabilities { rx_interrupts: true, vlan_filter: false, mtu, ..usable.capabilities() }
     }
 
     fn paths(&self) -> String {
