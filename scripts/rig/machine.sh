@@ -113,7 +113,7 @@ machine_arguments() {
 virtio_arguments() {
     local n tap nic='disable-legacy=on,iommu_platform=on' more=('' '' '' '' '' '')
     if [[ $1 == rings ]]; then
-        more=(,host_mtu=2000 ,in_order=on ,packed=on ,packed=on,in_order=on ,rss=on '')
+        more=(',host_mtu=2000' ',in_order=on' ',packed=on' ',packed=on,in_order=on' ',rss=on' '')
     fi
     for n in 0 1 2 3; do
         args+=(-netdev "stream,id=n$n,server=on,addr.type=unix,addr.path=$RUN/n$n"

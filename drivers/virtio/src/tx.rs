@@ -312,10 +312,7 @@ impl<R: Straight> VirtioTx<R> {
     /// Whether the gate is open, or was found to be.
     #[inline(always)]
     fn may_work(&mut self) -> bool {
-        if !self.passage.is_open() {
-            self.wait();
-        }
-        self.passage.is_open()
+        self.passage.is_open() || self.wait()
     }
 
     /// Sends as many as there are descriptors for.
@@ -448,14 +445,19 @@ impl<R: Straight> VirtioTx<R> {
         self.counters.broken.add(1);
     }
 
-    /// The gate isn't open, or has been closed and opened.
+    /// The gate isn't open, or has been closed and opened; whether it is open.
     #[cold]
-    fn wait(&mut self) {
+    fn wait(&mut self) -> bool {
         match self.passage.look() {
-            Found::Closed => {}
-            Found::Open => return self.send_handed_in(),
-            Found::Wait => return,
+            Found::Closed => self.park(),
+            Found::Open => self.send_handed_in(),
+            Found::Wait => {}
         }
+        self.passage.is_open()
+    }
+
+    /// There is no device: the ring begins anew.
+    fn park(&mut self) {
         // What the device has completed before it went was sent; nobody knows of the rest. Sent
         // again, a frame might arrive twice.
         self.take_completed();

@@ -133,13 +133,15 @@ queue_reset() {
 
 # announcement: a device that has moved wants the port to tell the network where it is.
 announcement() {
-    local moved=02:00:00:00:aa:03 text
+    local moved=02:00:00:00:aa:03 echo
     check 'announcement: the port starts' port_start 0
     check 'announcement: an address that QEMU does not announce itself' port mac "$moved"
     "$WIRE" echo --port "$RUN/n0" --to "$moved" --frames 4000 --window 1 >"$LOG/announced.txt" 2>&1 &
-    text=$!
+    echo=$!
     qmp announce-self initial=50 max=50 rounds=1 step=0 'interfaces=["nic0"]' >/dev/null
-    wait "$text"
+    wait "$echo"
+    # QEMU sends one for the address that it was started with; the other one is the driver's.
+    check_text 'announcement: the network hears of it, between frames' "$(<"$LOG/announced.txt")" "^announced: $moved$" '4000 sent, 4000 came back, 0 wrong'
     check 'announcement: the driver answers' guest 'n=0; while ! grep -q moved /tmp/port.err && [ $n -lt 50 ]; do usleep 100000; n=$((n + 1)); done; cat /tmp/port.err; grep -q moved /tmp/port.err'
     port_stop announcement
 }
