@@ -53,15 +53,6 @@ impl OpenPort {
             tx_descriptors: usual(wanted.tx_descriptors, info.tx_descriptors),
             ..wanted
         };
-        let can = port.capabilities();
-        config.offloads.check(&info.device, &can)?;
-        let cannot = |what| PortError::NotSupported { device: device(), what };
-        if config.mtu.is_some() && can.mtu.is_none() {
-            return Err(cannot("another MTU").into());
-        }
-        if config.rx_interrupts && !can.rx_interrupts {
-            return Err(cannot("waking an lcore (--interrupt-mode)").into());
-        }
         port.configure(&config)?;
         Ok(Self { number, port, info, config, link: None, queue_full: Vec::new() })
     }
