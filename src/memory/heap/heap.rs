@@ -1,13 +1,14 @@
 //! The heap: arenas by node, and what crosses them.
 #![expect(unsafe_code, reason = "zeroes and copies blocks by address")]
 
-use super::arena::{Arena, Ask, Held, Part, Refusal, State, Stowed};
+use super::arena::{Arena, Stowed};
 use super::block::Block;
 use super::cache;
 use super::class::SIZE_END;
 use super::config::{HeapConfig, Request};
 use super::error::{Exhausted, HeapError};
 use super::source::{ExtentSource, KernelPages, Zones};
+use super::state::{Ask, Held, Part, Refusal, State};
 use super::table::GRANULE_BYTES;
 use crate::memory::{Iova, Memory, MemoryError, Size};
 use crossbeam_utils::CachePadded;
