@@ -2,7 +2,8 @@
 //!
 //! A [`Port`] is the control side: one thread owns it, configures it, starts and stops it, asks it
 //! for link and statistics. Starting it gives out its queues, each a value of its own that is
-//! `Send` and not `Sync`: it moves to the lcore that polls it, and comes back to stop the port.
+//! `Send` and not `Sync`: it moves to the lcore that polls it, and comes back to stop the port. What
+//! all drivers do alike on that way is in [`Lifecycle`].
 //!
 //! ```text
 //!            configure            start ──► RxQueue, TxQueue ──► lcores
