@@ -59,9 +59,9 @@ thread_sanitizer() {
 }
 
 # thread_sanitizer_command: sets TSAN. The standard library is built with the sanitizer, too: it would see
-# races in its channels otherwise.
+# races in its channels otherwise. Few cases of each property: most of them have one thread only.
 thread_sanitizer_command() {
-    TSAN=(env TSAN_OPTIONS=allocator_may_return_null=1
+    TSAN=(env TSAN_OPTIONS=allocator_may_return_null=1 PROPTEST_CASES=16
         RUSTFLAGS="$(with_flags -Zsanitizer=thread)" CARGO_TARGET_DIR="$BUILD/tsan"
         CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
         cargo +nightly test -Zbuild-std --release --package packetboat --lib --no-fail-fast

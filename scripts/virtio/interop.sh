@@ -72,6 +72,7 @@ testpmd_run() { # NAME ARGUMENT…
     TESTPMD_LOG=$LOGS/$1.testpmd
     rm -f "$LOGS/pipe"
     mkfifo "$LOGS/pipe"
+    : >"$TESTPMD_LOG" # there is something to look at from the start
     # In memory of its own, no PCI device, one core to poll with. Line by line, so that answers come
     # before the prompt that follows them.
     stdbuf -oL dpdk-testpmd --no-pci --in-memory -m 192 -l 0,1 --main-lcore 0 --log-level=warning "${@:2}" \
@@ -211,23 +212,26 @@ matrix() {
 }
 
 one() { # QUEUES PACKED MERGEABLE IN_ORDER
-    local name="$1-queue-packed-$2-mrg-$3-in-order-$4" sizes=(60 1500) size path
+    local name="$1-queue-packed-$2-mrg-$3-in-order-$4" sizes=(60 1500) size bursts path
     local began=$SECONDS counts rx0 tx0 rx1 tx1
     if [[ $3 == on ]]; then sizes+=(9000); fi
     testpmd_start "$name" "$1"
-    if ! l2fwd_start "$name" "queues=$1,packed=$2,mrg-rxbuf=$3,in-order=$4" --rxq "$1"; then
+    if ! l2fwd_start "$name" "queues=$1,queue-size=1024,packed=$2,mrg-rxbuf=$3,in-order=$4" --rxq "$1"; then
         not_ok "$name: l2fwd starts" "$(tail -n 3 "$L2FWD_LOG")"
         l2fwd_kill
         testpmd_kill
         return
     fi
-    # Frames of each size go round and round, both ways, until there were enough of them.
+    # Frames of each size go round and round, both ways, until there were enough of them. Many at once,
+    # since each round waits for the processor where other things run; as many as a ring has room for.
     local step=0 enough until_s
     for size in "${sizes[@]}"; do
         step=$((step + 1))
         enough=$((FRAMES * step / ${#sizes[@]})) until_s=$((began + 2 + LIMIT_S * step / ${#sizes[@]}))
         testpmd "set txpkts $size"
-        testpmd 'start tx_first 2'
+        bursts=16 # of 32
+        if ((size > 2000)); then bursts=4; fi # five buffers a frame
+        testpmd "start tx_first $bursts"
         while (($(l2fwd_received) < enough && SECONDS < until_s)); do sleep 0.3; done
         testpmd 'stop'
     done
@@ -248,7 +252,9 @@ one() { # QUEUES PACKED MERGEABLE IN_ORDER
     local account="testpmd sent $tx0 and $tx1, l2fwd received $in0 and $in1, sent $out1 and $out0, dropped $dropped, testpmd received $rx1 and $rx0"
     if [[ -n $in0 ]] && ((tx0 == in0 && tx1 == in1 && in0 + in1 == out0 + out1 + dropped && out0 == rx0 && out1 == rx1 && dropped == 0 && in0 + in1 > 1000)) &&
         grep -q 'mbufs: \([0-9]*\) of \1 returned' "$L2FWD_LOG"; then
-        ok "$name: $((in0 + in1)) frames of ${sizes[*]} bytes, all accounted for ($path)"
+        local less=''
+        if ((in0 + in1 < FRAMES)); then less=" (no time for $FRAMES)"; fi
+        ok "$name: $((in0 + in1)) frames$less of ${sizes[*]} bytes, all accounted for ($path)"
     else
         not_ok "$name: all accounted for" "$account"
     fi

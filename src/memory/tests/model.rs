@@ -116,8 +116,6 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     #[test]
     fn zones_behave_like_the_model(steps in proptest::collection::vec(step(), 1..40)) {
         let segments = vec![segment(Some(0), &[3, 1, 8]), segment(Some(1), &[5, 5])];

@@ -111,8 +111,6 @@ macro_rules! behaves_as_a_queue {
     };
     ($name:ident, $element:ty, $p:ty, $c:ty) => {
         proptest! {
-            // Together with the other pairs and sizes: about a million steps.
-            #![proptest_config(ProptestConfig::with_cases(100))]
             #[test]
             fn $name(capacity in 1..40usize, start in below_the_wrap(), ops in ops()) {
                 #[allow(unused_mut)] // single ends need it

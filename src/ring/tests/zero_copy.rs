@@ -196,7 +196,6 @@ fn check(
 macro_rules! counts_values {
     ($name:ident, $p:ty, $c:ty) => {
         proptest! {
-            #![proptest_config(ProptestConfig::with_cases(100))]
             #[test]
             fn $name(capacity in 1..40usize, start in below_the_wrap(), ops in ops()) {
                 let live = Arc::new(());
