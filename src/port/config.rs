@@ -68,16 +68,17 @@ impl PortConfig {
             let rule = format!("this device takes {what}{} to {}", limits.min, limits.max);
             return Err(PortError::Descriptors { device: device(), kind, wanted, option, rule });
         }
-        self.offloads.check(&info.device, can)?;
         let cannot = |what| Err(PortError::NotSupported { device: device(), what });
         match (self.mtu, can.mtu) {
             (Some(_), None) => return cannot("another MTU"),
             (Some(wanted), Some((min, max))) if !(min..=max).contains(&wanted) => {
-                let rule = format!("it can do {min} to {max}");
+                let rule = format!("the device takes {min} to {max}");
                 return Err(PortError::Mtu { device: device(), wanted, rule });
             }
             _ => {}
         }
+        // Behind the MTU: a long one asks for offloads by itself, which nobody has named.
+        self.offloads.check(&info.device, can)?;
         if self.rx_interrupts && !can.rx_interrupts {
             return cannot("waking an lcore (--interrupt-mode)");
         }
