@@ -12,7 +12,7 @@ use packetboat::memory::{Memory, MemoryConfig};
 use packetboat::net;
 use std::sync::{Arc, LazyLock};
 
-#[path = "../../src/mbuf/tests/model.rs"]
+#[path = "../../src/mbuf/tests/model/mod.rs"]
 mod model;
 use model::{Model, Step};
 

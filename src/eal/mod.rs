@@ -19,6 +19,7 @@
 
 mod error;
 mod lcore;
+mod lcores;
 mod log;
 mod options;
 mod service;
@@ -27,6 +28,7 @@ mod stop;
 
 pub use error::EalError;
 pub use lcore::{Lcore, LcoreHandle, LcoreThread, Role, wait_all};
+pub use lcores::Lcores;
 pub use log::{LogLevel, start_logging};
 pub use options::{IdList, LcoreList, Options};
 pub use service::{RunningServices, ServiceCounts, Services};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::error::EalError;
-use super::lcore::{self, Lcore, LcoreHandle, LcoreThread, Role};
+use super::lcore::{self, Lcore, LcoreHandle, LcoreThread};
+use super::lcores::Lcores;
 use super::options::Options;
 use super::service::{RunningServices, Services};
 use super::stop::StopFlag;
@@ -18,8 +19,7 @@ use crate::sys::sysroot::SysRoot;
 pub struct Plan {
     options: Options,
     root: SysRoot,
-    lcores: Vec<Lcore>,
-    service_lcores: Vec<Lcore>,
+    lcores: Lcores,
     devices: Vec<SelectedDevice>,
 }
 
@@ -38,9 +38,7 @@ impl Plan {
     /// # Errors
     /// As [`Self::make`].
     pub fn make_on(options: &Options, root: SysRoot) -> Result<Self, EalError> {
-        let (service_lcores, lcores) = lcore::choose(options, &root)?
-            .into_iter()
-            .partition(|lcore| lcore.role == Role::Service);
+        let lcores = lcore::choose(options, &root)?.into_iter().collect();
         let devices = match options.looks_for_pci() {
             false => Vec::new(),
             true => {
@@ -50,30 +48,13 @@ impl Plan {
                 functions.chain(sockets).collect()
             }
         };
-        Ok(Self { options: options.clone(), root, lcores, service_lcores, devices })
+        Ok(Self { options: options.clone(), root, lcores, devices })
     }
 
-    /// The application's lcores: the main one and the workers, in order of their numbers.
+    /// The lcores, by what they are for.
     #[must_use]
-    pub fn lcores(&self) -> &[Lcore] {
+    pub fn lcores(&self) -> &Lcores {
         &self.lcores
-    }
-
-    /// The workers: all of [`lcores`](Self::lcores) but the main one.
-    pub fn workers(&self) -> impl Iterator<Item = Lcore> + '_ {
-        self.lcores.iter().copied().filter(|lcore| lcore.role == Role::Worker)
-    }
-
-    /// The lcores that `-S` keeps for services.
-    #[must_use]
-    pub fn service_lcores(&self) -> &[Lcore] {
-        &self.service_lcores
-    }
-
-    /// The main lcore: the one that `--main-lcore` names, or the first.
-    #[must_use]
-    pub fn main_lcore(&self) -> Option<Lcore> {
-        self.lcores.iter().copied().find(|lcore| lcore.role == Role::Main)
     }
 
     /// The devices: PCI functions in order of their addresses, then sockets as `-a` orders them.
@@ -122,10 +103,13 @@ impl Plan {
     /// taken until then is given back.
     pub fn start(self, needed_bytes: u64) -> Result<Eal, EalError> {
         self.check_devices()?;
-        let cpus = self.lcores.iter().chain(&self.service_lcores).map(|lcore| lcore.cpu).collect();
         let kernels = |device: &SelectedDevice| matches!(device, SelectedDevice::Pci(_));
         let has_kernels = self.devices.iter().any(kernels);
-        let mut config = self.options.memory_config(needed_bytes, cpus, self.root.clone());
+        let mut config = self.options.memory_config(
+            needed_bytes,
+            self.lcores.cpus().collect(),
+            self.root.clone(),
+        );
         config.iova_mode = iova_mode(config.iova_mode, has_kernels);
         let memory = Memory::reserve(&config)?;
         tracing::debug!(
@@ -143,12 +127,11 @@ impl Plan {
             Some(Container::new(&self.root, Arc::clone(&memory))?)
         };
         if self.options.main_lcore.is_some()
-            && let Some(Lcore { id: lcore, cpu, .. }) = self.main_lcore()
+            && let Some(Lcore { id: lcore, cpu, .. }) = self.lcores.main()
         {
             cpu::pin_current_thread(cpu).map_err(|source| EalError::Pin { lcore, cpu, source })?;
         }
-        let (lcores, service_lcores) = (self.lcores, self.service_lcores);
-        Ok(Eal { lcores, service_lcores, container, memory })
+        Ok(Eal { lcores: self.lcores, container, memory })
     }
 }
 
@@ -167,8 +150,7 @@ fn iova_mode(asked: IovaModeRequest, kernels_devices: bool) -> IovaModeRequest {
 /// them and this doesn't matter.
 #[derive(Debug)]
 pub struct Eal {
-    lcores: Vec<Lcore>,
-    service_lcores: Vec<Lcore>,
+    lcores: Lcores,
     container: Option<Arc<Container>>,
     memory: Arc<Memory>,
 }
@@ -188,21 +170,10 @@ impl Eal {
         &self.memory
     }
 
-    /// The application's lcores: the main one and the workers, in order of their numbers.
+    /// The lcores, by what they are for.
     #[must_use]
-    pub fn lcores(&self) -> &[Lcore] {
+    pub fn lcores(&self) -> &Lcores {
         &self.lcores
-    }
-
-    /// The workers: all of [`lcores`](Self::lcores) but the main one.
-    pub fn workers(&self) -> impl Iterator<Item = Lcore> + '_ {
-        self.lcores.iter().copied().filter(|lcore| lcore.role == Role::Worker)
-    }
-
-    /// The lcores that `-S` keeps for services.
-    #[must_use]
-    pub fn service_lcores(&self) -> &[Lcore] {
-        &self.service_lcores
     }
 
     /// Opens a device of the plan; the memory is mapped for it then.
@@ -243,7 +214,8 @@ impl Eal {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let threads = self.workers().map(LcoreThread::start).collect::<Result<Vec<_>, _>>()?;
+        let threads =
+            self.lcores.workers().map(LcoreThread::start).collect::<Result<Vec<_>, _>>()?;
         let launch = |thread: LcoreThread| {
             let work = work(thread.lcore());
             thread.launch(work)
@@ -260,7 +232,7 @@ impl Eal {
         services: Services,
         stop: &StopFlag,
     ) -> Result<RunningServices, EalError> {
-        services.start(&self.service_lcores, stop)
+        services.start(self.lcores.service(), stop)
     }
 }
 
@@ -282,10 +254,10 @@ mod tests {
         let options = Options { no_pci: true, no_huge: true, ..Options::default() };
         let plan = Plan::make(&options).unwrap();
         assert!(plan.devices().is_empty());
-        assert_eq!(plan.main_lcore(), plan.lcores().first().copied());
+        assert_eq!(plan.lcores().main(), plan.lcores().application().first().copied());
         let eal = plan.start(3 << 20).unwrap();
         assert_eq!(eal.memory().len_bytes(), 3 << 20);
-        let lcore = Lcore { id: 113, ..eal.lcores()[0] };
+        let lcore = Lcore { id: 113, ..eal.lcores().main().unwrap() };
         assert_eq!(eal.lcore(lcore).unwrap().launch(|| 7).join().unwrap(), 7);
     }
 
@@ -303,8 +275,8 @@ mod tests {
         };
         let eal = Plan::make(&options).unwrap().start(1 << 20).unwrap();
         let ids = |lcores: &[Lcore]| lcores.iter().map(|lcore| lcore.id).collect::<Vec<_>>();
-        assert_eq!(ids(eal.lcores()), [114, 115, 116]);
-        assert_eq!(ids(eal.service_lcores()), [117]);
+        assert_eq!(ids(eal.lcores().application()), [114, 115, 116]);
+        assert_eq!(ids(eal.lcores().service()), [117]);
         let handles = eal
             .launch_workers(|lcore| move || (lcore.id, crate::sys::lcore_id::current()))
             .unwrap();

@@ -96,14 +96,20 @@ impl ChainBuilder {
         Ok(())
     }
 
-    /// Adds a copy of `data` in mbufs of `pool`: one, or as many as it takes.
-    pub(super) fn push_copy_of(&mut self, data: &[u8], pool: &MbufPool) -> Result<(), MbufError> {
+    /// Adds a copy of `data` in mbufs of `pool`: one, or as many as it takes. The whole chain will
+    /// want `wanted` of them, as an error says.
+    pub(super) fn push_copy_of(
+        &mut self,
+        data: &[u8],
+        pool: &MbufPool,
+        wanted: usize,
+    ) -> Result<(), MbufError> {
         let room = usize::from(pool.room_len_bytes());
         let mut rest = data;
         loop {
             let (part, others) = rest.split_at(rest.len().min(room));
             let mut mbuf = pool.alloc().ok_or_else(|| MbufError::PoolEmpty {
-                wanted: self.segments + rest.len().div_ceil(room).max(1),
+                wanted,
                 available: self.segments + pool.objects().available(),
             })?;
             mbuf.append(part.len())?.copy_from_slice(part);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::builder::ChainBuilder;
 use super::external::Owner;
-use super::frame::{Mbuf, MbufError, segment_data};
+use super::frame::{Mbuf, MbufError};
 use super::free;
 use super::header::{HEADROOM_BYTES, Header, Kind};
 use super::owners::Owners;
@@ -154,9 +154,9 @@ impl Mbuf {
     pub fn make_writable(&mut self, pool: &MbufPool) -> Result<(), MbufError> {
         // Decided once: others may go while this is under way. One bit a segment.
         let mut shared = [0_u64; super::MAX_SEGMENTS / 64];
-        let mut copies = ChainBuilder::new();
-        let mut kept = 0;
-        for (nth, header) in self.headers().enumerate() {
+        let room = usize::from(pool.room_len_bytes());
+        let (mut kept, mut wanted) = (0, 0);
+        for (nth, (header, data)) in self.headers().zip(self.segments()).enumerate() {
             // SAFETY: the segments are this frame's, and borrowed.
             if unsafe { is_writable(header) } {
                 kept += 1;
@@ -165,16 +165,19 @@ impl Mbuf {
             if let Some(bits) = shared.get_mut(nth / 64) {
                 *bits |= 1 << (nth % 64);
             }
-            // SAFETY: as above.
-            copies.push_copy_of(unsafe { segment_data(header) }, pool)?;
+            wanted += data.len().div_ceil(room).max(1);
         }
-        let segments = kept + copies.segment_count();
-        if segments > super::MAX_SEGMENTS {
-            return Err(MbufError::ChainTooLong { segments, len_bytes: self.len_bytes() });
+        if kept + wanted > super::MAX_SEGMENTS {
+            let (segments, len_bytes) = (kept + wanted, self.len_bytes());
+            return Err(MbufError::ChainTooLong { segments, len_bytes });
         }
-        let Some(mut copies) = copies.finish() else { return Ok(()) };
         let is_shared =
             |nth: usize| shared.get(nth / 64).is_some_and(|bits| bits >> (nth % 64) & 1 == 1);
+        let mut copies = ChainBuilder::new();
+        for (_, data) in self.segments().enumerate().filter(|(nth, _)| is_shared(*nth)) {
+            copies.push_copy_of(data, pool, wanted)?;
+        }
+        let Some(mut copies) = copies.finish() else { return Ok(()) };
         if is_shared(0) {
             copies = copies.with_notes_of(self);
             let len = usize::from(copies.meta().private_len.min(self.meta().private_len));
@@ -185,7 +188,6 @@ impl Mbuf {
             }
         }
         // Nothing below fails or calls anybody until the frame is whole again.
-        let room = usize::from(pool.room_len_bytes());
         let mut copies = copies.into_segments();
         let (mut whole, mut old) = (ChainBuilder::new(), ChainBuilder::new());
         // SAFETY: what is read here is overwritten below, without being dropped.

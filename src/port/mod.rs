@@ -2,7 +2,8 @@
 //!
 //! A [`Port`] is the control side: one thread owns it, configures it, starts and stops it, asks it
 //! for link and statistics. Starting it gives out its queues, each a value of its own that is
-//! `Send` and not `Sync`: it moves to the lcore that polls it, and comes back to stop the port.
+//! `Send` and not `Sync`: it moves to the lcore that polls it, and comes back to stop the port. What
+//! all drivers do alike on that way is in [`Lifecycle`].
 //!
 //! ```text
 //!            configure            start ──► RxQueue, TxQueue ──► lcores
@@ -11,20 +12,26 @@
 //!            └──────────────────────┘
 //! ```
 
+mod config;
 mod driver;
 mod error;
+mod lifecycle;
 mod offload;
 mod queue;
 mod sleep;
 mod stats;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use crate::mbuf::{Burst, Mbuf};
+pub use config::{DescriptorLimits, PortConfig};
 pub use driver::{Driver, VirtualDriver};
 pub use error::PortError;
+pub use lifecycle::{BringUp, Lifecycle, Running, Shown};
 pub use offload::{Capabilities, FlowControl, Offloads, RegisterValue, Rss, RssHash};
 pub use queue::{RxQueue, TxQueue};
 pub use sleep::Sleeper;
-pub use stats::{PortStats, QueueCounters, QueueStats, RxDrop, TxDrop};
+pub use stats::{PortCounters, PortStats, QueueCounters, QueueStats, RxDrop, TxDrop};
 
 use crate::mbuf::MbufPool;
 use crate::net::MacAddress;
@@ -50,49 +57,6 @@ pub struct PortInfo {
     pub tx_descriptors: DescriptorLimits,
     /// The longest frame it takes, without checksum, in bytes.
     pub max_frame_bytes: u32,
-}
-
-/// How many descriptors a queue may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DescriptorLimits {
-    /// At least.
-    pub min: u16,
-    /// At most.
-    pub max: u16,
-    /// What the driver takes when nobody asks.
-    pub default: u16,
-    /// Only powers of two.
-    pub power_of_two: bool,
-}
-
-impl DescriptorLimits {
-    /// Whether a queue may have `count` descriptors.
-    #[must_use]
-    pub fn allow(&self, count: u16) -> bool {
-        (self.min..=self.max).contains(&count) && (!self.power_of_two || count.is_power_of_two())
-    }
-}
-
-/// What a port shall be set up with.
-#[derive(Debug, Clone, Default)]
-pub struct PortConfig {
-    /// The port's number in the application; received mbufs carry it.
-    pub number: u16,
-    /// Receive queues; at least 1.
-    pub rx_queues: u16,
-    /// Transmit queues; at least 1.
-    pub tx_queues: u16,
-    /// Descriptors per receive queue; `None`: the driver's choice.
-    pub rx_descriptors: Option<u16>,
-    /// Descriptors per transmit queue; `None`: the driver's choice.
-    pub tx_descriptors: Option<u16>,
-    /// The longest packet behind an Ethernet header, in bytes; `None`: the driver's choice.
-    pub mtu: Option<u16>,
-    /// What it shall do for the program. Whoever configures a port checks this against
-    /// [`Port::capabilities`] first ([`Offloads::check`]): drivers may ignore what they can't.
-    pub offloads: Offloads,
-    /// Whether its receive queues shall be able to wake an lcore.
-    pub rx_interrupts: bool,
 }
 
 /// A port's link.

@@ -125,6 +125,30 @@ impl QueueStats {
     }
 }
 
+/// A port's counters, queue by queue.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// By receive queue.
+    pub rx: Vec<Arc<QueueCounters>>,
+    /// By transmit queue.
+    pub tx: Vec<Arc<QueueCounters>>,
+}
+
+impl PortCounters {
+    /// For so many queues; those that were there go on.
+    pub fn resize(&mut self, rx: u16, tx: u16) {
+        self.rx.resize_with(rx.into(), Arc::default);
+        self.tx.resize_with(tx.into(), Arc::default);
+    }
+
+    /// As numbers.
+    #[must_use]
+    pub fn read(&self) -> PortStats {
+        let read = |queues: &[Arc<QueueCounters>]| queues.iter().map(|q| q.read()).collect();
+        PortStats { rx: read(&self.rx), tx: read(&self.tx) }
+    }
+}
+
 /// What a port counted, queue by queue.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PortStats {
@@ -135,13 +159,6 @@ pub struct PortStats {
 }
 
 impl PortStats {
-    /// Reads the counters of all queues.
-    #[must_use]
-    pub fn read(rx: &[Arc<QueueCounters>], tx: &[Arc<QueueCounters>]) -> Self {
-        let read = |queues: &[Arc<QueueCounters>]| queues.iter().map(|q| q.read()).collect();
-        Self { rx: read(rx), tx: read(tx) }
-    }
-
     /// The sum over receive queues.
     #[must_use]
     pub fn rx_total(&self) -> QueueStats {

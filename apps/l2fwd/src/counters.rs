@@ -2,7 +2,26 @@
 
 use packetboat::telemetry::{Counter, LoopCycles, LoopTicks};
 
-use crate::forward::Turn;
+/// What one turn over all lanes found.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Turn {
+    /// Polls of a receive queue.
+    pub(crate) polls: u64,
+    /// Those that found frames.
+    pub(crate) found: u64,
+    /// The frames.
+    pub(crate) frames: u64,
+}
+
+impl Turn {
+    /// Adds a poll of one queue, which found so many.
+    #[inline(always)]
+    pub(crate) fn polled(&mut self, frames: usize) {
+        self.polls += 1;
+        self.found += u64::from(frames != 0);
+        self.frames += frames as u64;
+    }
+}
 
 /// Counters of one lcore, on cache lines of their own (128 bytes: neighbouring lines are fetched
 /// in pairs).

@@ -8,7 +8,7 @@ use packetboat::net::MacAddress;
 use packetboat::port::{RxQueue, Sleeper};
 use packetboat::sys::tsc;
 
-use crate::counters::LcoreCounters;
+use crate::counters::{LcoreCounters, Turn};
 use crate::txbuffer::TxBuffer;
 
 /// Frames wait in a transmit buffer for this long at most, in microseconds.
@@ -169,26 +169,6 @@ fn replace_addresses(burst: &mut Burst, first: u64, rest: u32) {
             *eight = first.to_ne_bytes();
             *four = rest.to_ne_bytes();
         }
-    }
-}
-
-/// What one turn over all lanes found.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Turn {
-    /// Polls of a receive queue.
-    pub(crate) polls: u64,
-    /// Those that found frames.
-    pub(crate) found: u64,
-    /// The frames.
-    pub(crate) frames: u64,
-}
-
-impl Turn {
-    #[inline(always)]
-    fn polled(&mut self, frames: usize) {
-        self.polls += 1;
-        self.found += u64::from(frames != 0);
-        self.frames += frames as u64;
     }
 }
 

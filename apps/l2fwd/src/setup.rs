@@ -42,8 +42,8 @@ pub(crate) fn prepare(arguments: &Arguments) -> Result<Ready, Error> {
         &routes,
         options.rxq,
         options.queues_per_lcore,
-        plan.lcores(),
-        plan.main_lcore(),
+        plan.lcores().application(),
+        plan.lcores().main(),
     )?;
 
     let need = needed_bytes(options, &devices, &routes, &lcore_plans);

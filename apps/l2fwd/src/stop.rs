@@ -114,7 +114,8 @@ mod tests {
         let eal = Eal::start(&eal, 4 << 20).unwrap();
         let config = MbufPoolConfig { cache_size: 16, ..MbufPoolConfig::new("mbufs", MBUFS) };
         let pool = MbufPool::new(eal.memory(), &config).unwrap();
-        let lcore = Lcore { id: NEXT.fetch_add(1, Ordering::Relaxed), ..eal.lcores()[0] };
+        let lcore =
+            Lcore { id: NEXT.fetch_add(1, Ordering::Relaxed), ..eal.lcores().application()[0] };
         let routes = [Route { from: 0, to: 1 }, Route { from: 1, to: 0 }];
         let plans = lanes::assign(&routes, 1, None, &[lcore], None).unwrap();
         let lcores = plans.into_iter().map(|plan| (eal.lcore(plan.lcore).unwrap(), plan)).collect();

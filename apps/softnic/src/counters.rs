@@ -8,11 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
-use crate::device::Doorbells;
 use crate::statistics::Tally;
 
 const PAGE: usize = 4096;
 const EACH: usize = 16;
+
+/// Counters of doorbells, for whoever counts instructions per frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Doorbells {
+    /// Writes of RDT.
+    pub rdt: u64,
+    /// Writes of TDT.
+    pub tdt: u64,
+}
 
 /// The part of a NIC.
 #[derive(Clone, Debug)]

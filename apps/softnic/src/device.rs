@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Doorbells};
 use crate::eeprom::Eeprom;
 use crate::faults::Faults;
 use crate::i2c::Module;
@@ -56,15 +56,6 @@ pub struct Identity {
     /// Fill every free receive descriptor inside the write of RDT, complete every transmit
     /// descriptor inside that of TDT.
     pub full_rings: bool,
-}
-
-/// Counters of doorbells, for whoever counts instructions per frame.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Doorbells {
-    /// Writes of RDT.
-    pub rdt: u64,
-    /// Writes of TDT.
-    pub tdt: u64,
 }
 
 /// A NIC.

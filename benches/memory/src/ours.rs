@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod canary;
+mod row;
 mod rows;
 mod two_cores;
 
@@ -18,7 +19,8 @@ use canary::Canary;
 use packetboat::memory::{Memory, MemoryConfig};
 use packetboat::sys::cpu;
 use packetboat::sys::lcore_id::LcoreClaim;
-use rows::{Row, Side};
+use row::Row;
+use rows::Side;
 
 /// As much as the peer takes.
 const MEMORY_MIB: u64 = 384;

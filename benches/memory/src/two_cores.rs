@@ -11,7 +11,7 @@ use packetboat::ring::{Multi, Single, ring};
 use packetboat::sys::lcore_id::LcoreClaim;
 use packetboat::sys::{cpu, tsc};
 
-use crate::rows::{Row, Took, give_up};
+use crate::row::{Row, Took, give_up};
 
 /// The other CPU's thread, which runs what it is sent.
 #[derive(Clone)]

@@ -8,8 +8,8 @@ use packetboat::mbuf::MbufPool;
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    Capabilities, DescriptorLimits, Link, Offloads, Port, PortConfig, PortError, PortInfo,
-    PortStats, QueueCounters, Queues,
+    BringUp, Capabilities, DescriptorLimits, Lifecycle, Link, Offloads, Port, PortConfig,
+    PortError, PortInfo, PortStats, QueueCounters, Queues, Shown,
 };
 
 use crate::announce;
@@ -25,7 +25,7 @@ use crate::ring::{Doorbell, QueueMemory};
 use crate::rss;
 use crate::rx::OwnRx;
 use crate::setup::{
-    self, Counters, DEFAULT_DESCRIPTORS, FRAME_OVERHEAD_BYTES, largest_power_of_two, local_mac,
+    self, DEFAULT_DESCRIPTORS, FRAME_OVERHEAD_BYTES, largest_power_of_two, local_mac,
 };
 use crate::transport::{NetConfig, PciTransport, RssLimits, status};
 use crate::tx::OwnTx;
@@ -45,9 +45,6 @@ struct Running {
     addresses: Vec<MacAddress>,
     /// What can't be mended without a reset.
     fault: Option<String>,
-    /// Every piece of memory that the device was shown. It may write to them until it is reset,
-    /// even if a queue was dropped: so they are kept here until then.
-    _shown: Vec<Area>,
 }
 
 /// MAC addresses that a device is given besides its own.
@@ -66,10 +63,8 @@ pub(crate) struct VirtioPort {
     mtu: Option<u16>,
     rx_limits: DescriptorLimits,
     tx_limits: DescriptorLimits,
-    config: Option<PortConfig>,
-    counters: Counters,
+    life: Lifecycle<Running>,
     rss: Option<RssLimits>,
-    running: Option<Running>,
 }
 
 impl VirtioPort {
@@ -108,6 +103,7 @@ impl VirtioPort {
         Ok(Self {
             mac: config.mac.unwrap_or_else(|| local_mac(transport.name())),
             mtu: config.mtu,
+            life: Lifecycle::new(transport.name()),
             transport,
             memory: memory.clone(),
             offered,
@@ -115,10 +111,7 @@ impl VirtioPort {
             max_queue_pairs,
             rx_limits,
             tx_limits,
-            config: None,
-            counters: Counters::default(),
             rss,
-            running: None,
         })
     }
 
@@ -126,19 +119,13 @@ impl VirtioPort {
         self.transport.name().to_owned()
     }
 
-    fn state_error(&self, action: &'static str, state: &'static str) -> PortError {
-        PortError::State { device: self.name(), action, state }
-    }
-
     /// Brings the device up with its queues in place (virtio 1.3, 3.1.1 and 5.1.5). What it was
-    /// shown is in `shown`, whether this succeeds or not.
+    /// shown and lent is in `up`, whether this succeeds or not.
     fn bring_up(
         &mut self,
         config: &PortConfig,
         pools: &[MbufPool],
-        shown: &mut Vec<Area>,
-        rx: &mut Vec<Box<dyn OwnRx>>,
-        tx: &mut Vec<Box<dyn OwnTx>>,
+        up: &mut BringUp<Box<dyn OwnRx>, Box<dyn OwnTx>>,
     ) -> Result<Running, PortError> {
         let device = self.name();
         self.transport.reset()?;
@@ -155,35 +142,33 @@ impl VirtioPort {
         let mut known = Vec::new();
         let pairs = config.rx_queues.max(config.tx_queues);
         let header = Area::new(&self.memory, &format!("{device} header"), 64, 64, None)?;
-        shown.push(header.clone());
-        let path = Path::of(features);
-        for (pair, counters) in (0..).zip(&self.counters.rx) {
+        up.shown.push(header.clone());
+        let (path, counters) = (Path::of(features), self.life.counters());
+        for ((pair, counters), pool) in (0..).zip(&counters.rx).zip(pools) {
             let index = 2 * pair;
             let size = self.size(config.rx_descriptors, index, self.rx_limits);
             // Vector 0 is the configuration's.
             let vector = config.rx_interrupts.then_some(1 + pair);
-            let (queue, doorbell) = self.queue(path, index, size, vector, counters, shown)?;
-            let pool = pools
-                .get(usize::from(pair))
-                .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
+            let (queue, doorbell) =
+                self.queue(path, index, size, vector, counters, &mut up.shown)?;
             setup::check_room(&device, config.mtu, path, pool)?;
             let parts = Parts { interrupt: interrupts.next(), ..queue.parts(doorbell) };
             let mut new = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
             let filled = new.fill(&device, pair);
-            rx.push(new);
+            up.rx.push(new);
             filled?;
             known.push(queue);
         }
-        for (pair, counters) in (0..).zip(&self.counters.tx) {
+        for (pair, counters) in (0..).zip(&counters.tx) {
             let index = 2 * pair + 1;
             let size = self.size(config.tx_descriptors, index, self.tx_limits);
-            let (queue, doorbell) = self.queue(path, index, size, None, counters, shown)?;
+            let (queue, doorbell) = self.queue(path, index, size, None, counters, &mut up.shown)?;
             let name = format!("{device} virtqueue {index}");
             let node = self.transport.device().numa_node();
             let extras = Extras::new(path, &self.memory, &name, node, size, header.clone())?;
-            shown.extend(extras.areas());
-            tx.push(queues::transmit_queue(path, queue.parts(doorbell), extras)?);
+            up.shown.extend(extras.areas());
+            up.tx.push(queues::transmit_queue(path, queue.parts(doorbell), extras)?);
             known.push(queue);
         }
         tracing::info!("{device}: virtio-net over PCI, {path}");
@@ -194,7 +179,7 @@ impl VirtioPort {
             let index = 2 * if many { max_queue_pairs } else { 1 };
             let (queue, areas) =
                 ControlQueue::new(&self.transport, &self.memory, index, path.packed)?;
-            shown.extend(areas);
+            up.shown.extend(areas);
             control = Some(queue);
         }
         self.transport.device().set_bus_master(true)?;
@@ -211,18 +196,11 @@ impl VirtioPort {
                 None => {}
             }
         }
-        for queue in rx {
+        for queue in &up.rx {
             queue.kick();
         }
-        Ok(Running {
-            features,
-            control,
-            queues: known,
-            pool: pools.first().cloned(),
-            addresses: Vec::new(),
-            fault: None,
-            _shown: Vec::new(),
-        })
+        let pool = pools.first().cloned();
+        Ok(Running { features, control, queues: known, pool, addresses: Vec::new(), fault: None })
     }
 
     /// Makes queue `index` and hands it to the device, which isn't running yet.
@@ -233,7 +211,7 @@ impl VirtioPort {
         size: u16,
         vector: Option<u16>,
         counters: &Arc<QueueCounters>,
-        shown: &mut Vec<Area>,
+        shown: &mut Shown,
     ) -> Result<(KnownQueue, Doorbell), PortError> {
         let name = format!("{} virtqueue {index}", self.transport.name());
         let node = self.transport.device().numa_node();
@@ -248,18 +226,17 @@ impl VirtioPort {
     /// device agreed to that. Its owner, who polls it, puts its ring back to the beginning between
     /// the two.
     fn service(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
+        let Some(running) = self.life.running_mut() else { return };
         if running.features.has(Features::RING_RESET) && running.fault.is_none() {
             let transport = &self.transport;
             let mended = running.queues.iter_mut().try_for_each(|queue| queue.mend(transport));
             running.fault = mended.err().map(|error| error.to_string());
         }
-        self.running = Some(running);
     }
 
     /// Has the first transmit queue tell the network where the port is.
     fn announce(&self) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = self.life.running() else { return };
         let queue = running.queues.iter().find(|queue| queue.index() == 1);
         let frame = running.pool.as_ref().and_then(|pool| announce::frame(pool, self.mac));
         match (queue, frame) {
@@ -276,9 +253,7 @@ impl VirtioPort {
         command: Command,
         data: &[u8],
     ) -> Result<(), PortError> {
-        let Some(running) = &mut self.running else {
-            return Err(self.state_error("change what it receives", "stopped"));
-        };
+        let running = self.life.must_run("change what it receives")?;
         match &mut running.control {
             Some(control) if running.features.has(feature) => control.command(command, data),
             _ => Err(PortError::Unsupported {
@@ -312,74 +287,31 @@ impl Port for VirtioPort {
     }
 
     fn configure(&mut self, config: &PortConfig) -> Result<(), PortError> {
-        if self.running.is_some() {
-            return Err(self.state_error("be configured", "running"));
-        }
-        let device = self.name();
-        setup::check(&device, config, self.max_queue_pairs, self.rx_limits, self.tx_limits)?;
-        setup::check_mtu(&device, config.mtu, self.mtu)?;
-        config.offloads.check(&device, &self.capabilities())?;
-        let vectors = self.transport.device().msix_vectors();
-        if config.rx_interrupts && vectors <= config.rx_queues {
-            return Err(PortError::Unsupported {
-                device,
-                what: format!("wake lcores from {} receive queues", config.rx_queues),
-                why: format!("it has {vectors} MSI-X vectors, and needs one more than queues"),
-            });
-        }
-        self.counters.resize(config.rx_queues, config.tx_queues);
-        self.config = Some(config.clone());
+        self.life.check_configure(config, &self.info(), &self.capabilities())?;
+        config.check_vectors(self.transport.name(), self.transport.device().msix_vectors())?;
+        self.life.configured(config);
         Ok(())
     }
 
     fn start(&mut self, pools: &[MbufPool]) -> Result<Queues, PortError> {
-        if self.running.is_some() {
-            return Err(self.state_error("start", "running"));
-        }
-        let Some(config) = self.config.clone() else {
-            return Err(self.state_error("start", "not configured"));
-        };
-        let (mut shown, mut rx, mut tx) = (Vec::new(), Vec::new(), Vec::new());
-        match self.bring_up(&config, pools, &mut shown, &mut rx, &mut tx) {
+        let config = self.life.check_start(pools)?;
+        let mut up = BringUp::default();
+        match self.bring_up(&config, pools, &mut up) {
             Ok(running) => {
                 self.features = running.features;
-                self.running = Some(Running { _shown: shown, ..running });
-                Ok(Queues {
-                    rx: rx.into_iter().map(|queue| queue as _).collect(),
-                    tx: tx.into_iter().map(|queue| queue as _).collect(),
-                })
+                self.life.started(running, up.shown);
             }
             Err(error) => {
-                // What was lent already comes back; if the device can't even be reset it is lost,
-                // and the first error is the one to tell.
-                match self.transport.quiesce() {
-                    Ok(reset) => {
-                        rx.iter_mut().for_each(|queue| queue.reclaim(&reset));
-                    }
-                    Err(second) => {
-                        tracing::error!("{second}");
-                        std::mem::forget(shown);
-                    }
-                }
-                Err(error)
+                up.give_up(self.transport.quiesce(), |mut queue, reset| queue.reclaim(reset));
+                return Err(error);
             }
         }
+        Ok(queues::hand_out(up.rx, up.tx))
     }
 
     fn stop(&mut self, queues: Queues) -> Result<(), PortError> {
-        let Some(running) = self.running.take() else {
-            return Err(self.state_error("stop", "stopped"));
-        };
-        let reset = match self.transport.quiesce() {
-            Ok(reset) => reset,
-            Err(error) => {
-                // The device may go on writing: its memory can never be used again.
-                std::mem::forget(running);
-                return Err(error);
-            }
-        };
-        queues.rx.into_iter().for_each(|queue| queues::reclaim_rx(queue, &reset));
-        queues.tx.into_iter().for_each(|queue| queues::reclaim_tx(queue, &reset));
+        let reset = self.life.stop()?.release(self.transport.quiesce())?;
+        queues::reclaim(queues, &reset);
         Ok(())
     }
 
@@ -389,7 +321,7 @@ impl Port for VirtioPort {
         if self.transport.status() == status::GONE {
             return Ok(Link { up: false, speed_mbps: None, full_duplex: None });
         }
-        if config.announce && self.features.has(Features::GUEST_ANNOUNCE) && self.running.is_some()
+        if config.announce && self.features.has(Features::GUEST_ANNOUNCE) && self.life.is_running()
         {
             self.announce();
             // The device wants to know that it was heard (5.1.6.5.4.1).
@@ -425,7 +357,7 @@ impl Port for VirtioPort {
     }
 
     fn filter_mac(&mut self, address: MacAddress, on: bool) -> Result<(), PortError> {
-        let mut addresses = self.running.as_ref().map(|running| running.addresses.clone());
+        let mut addresses = self.life.running().map(|running| running.addresses.clone());
         let addresses = addresses.get_or_insert_default();
         addresses.retain(|other| *other != address);
         if on {
@@ -440,24 +372,24 @@ impl Port for VirtioPort {
         }
         let (what, data) = ("receive frames to other addresses", address_table(addresses));
         self.command(Features::CTRL_RX, what, ADDRESS_TABLE, &data)?;
-        if let Some(running) = &mut self.running {
+        if let Some(running) = self.life.running_mut() {
             running.addresses = std::mem::take(addresses);
         }
         Ok(())
     }
 
     fn filter_vlan(&mut self, vlan: u16, on: bool) -> Result<(), PortError> {
-        let asked = self.config.as_ref().is_some_and(|config| config.offloads.rx_vlan_filter);
+        let asked = self.life.config().is_some_and(|config| config.offloads.rx_vlan_filter);
         if self.offered.has(Features::CTRL_VLAN) && !asked {
             let state = "not configured to (Offloads::rx_vlan_filter)";
-            return Err(self.state_error("filter by VLAN", state));
+            return Err(self.life.state_error("filter by VLAN", state));
         }
         let command = if on { VLAN_ADD } else { VLAN_REMOVE };
         self.command(Features::CTRL_VLAN, "filter by VLAN", command, &vlan.to_le_bytes())
     }
 
     fn stats(&self) -> PortStats {
-        self.counters.read()
+        self.life.counters().read()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -474,14 +406,12 @@ impl Port for VirtioPort {
     }
 
     fn paths(&self) -> String {
-        self.running
-            .as_ref()
-            .map(|running| Path::of(running.features).to_string())
-            .unwrap_or_default()
+        let path = self.life.running().map(|running| Path::of(running.features).to_string());
+        path.unwrap_or_default()
     }
 
     fn fault(&self) -> Option<String> {
-        let running = self.running.as_ref()?;
+        let running = self.life.running()?;
         if let Some(fault) = &running.fault {
             return Some(fault.clone());
         }
@@ -509,11 +439,8 @@ impl Port for VirtioPort {
 
 impl Drop for VirtioPort {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take()
-            && let Err(error) = self.transport.quiesce()
-        {
-            tracing::error!("{error}; its DMA memory is not used again");
-            std::mem::forget(running);
+        if let Ok(running) = self.life.stop() {
+            running.release_last(self.transport.quiesce());
         }
     }
 }

@@ -9,7 +9,7 @@ use packetboat::bus::EventFd;
 use packetboat::dma::Area;
 use packetboat::mbuf::{MbufPool, Quiesced};
 use packetboat::memory::Memory;
-use packetboat::port::{PortError, QueueCounters, RxQueue, TxQueue};
+use packetboat::port::{PortError, QueueCounters, Queues, RxQueue, TxQueue};
 
 use crate::features::Features;
 use crate::gate::Passage;
@@ -178,6 +178,20 @@ pub(crate) fn transmit_queue(
     make(path, parts, extras)
 }
 
+/// A port's queues as the application has them.
+pub(crate) fn hand_out(rx: Vec<Box<dyn OwnRx>>, tx: Vec<Box<dyn OwnTx>>) -> Queues {
+    Queues {
+        rx: rx.into_iter().map(|queue| queue as _).collect(),
+        tx: tx.into_iter().map(|queue| queue as _).collect(),
+    }
+}
+
+/// Gives back what the device had of the queues that are ours.
+pub(crate) fn reclaim(queues: Queues, reset: &Quiesced) {
+    queues.rx.into_iter().for_each(|queue| reclaim_rx(queue, reset));
+    queues.tx.into_iter().for_each(|queue| reclaim_tx(queue, reset));
+}
+
 /// Tries one kind after the other: a queue comes back from the application as a queue of any
 /// driver's.
 macro_rules! reclaim {
@@ -194,7 +208,7 @@ macro_rules! reclaim {
 }
 
 /// Gives back what the device had of a receive queue, if it is one of ours.
-pub(crate) fn reclaim_rx(queue: Box<dyn RxQueue>, reset: &Quiesced) {
+fn reclaim_rx(queue: Box<dyn RxQueue>, reset: &Quiesced) {
     reclaim!(queue, reset, reclaim:
         OffloadRx,
         VirtioRx<SplitRing<false>, false>, VirtioRx<SplitRing<false>, true>,
@@ -205,7 +219,7 @@ pub(crate) fn reclaim_rx(queue: Box<dyn RxQueue>, reset: &Quiesced) {
 }
 
 /// Gives back what the device had of a transmit queue, if it is one of ours.
-pub(crate) fn reclaim_tx(queue: Box<dyn TxQueue>, reset: &Quiesced) {
+fn reclaim_tx(queue: Box<dyn TxQueue>, reset: &Quiesced) {
     reclaim!(queue, reset, reclaim_all:
         VirtioTx<SplitRing<false>>, VirtioTx<SplitRing<true>>,
         VirtioTx<PackedRing<false>>, VirtioTx<PackedRing<true>>

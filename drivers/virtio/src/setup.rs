@@ -1,10 +1,8 @@
-//! What ports of both transports check and count alike.
-
-use std::sync::Arc;
+//! What ports of both transports reckon alike.
 
 use packetboat::mbuf::MbufPool;
 use packetboat::net::MacAddress;
-use packetboat::port::{DescriptorLimits, PortConfig, PortError, PortStats, QueueCounters};
+use packetboat::port::{DescriptorLimits, PortError};
 
 use crate::queues::Path;
 
@@ -22,23 +20,6 @@ const MTU_MAX: u16 = u16::MAX - FRAME_OVERHEAD_BYTES as u16;
 /// 1.3, 5.1.4), if it says.
 pub(crate) fn mtu_range(offered: Option<u16>) -> (u16, u16) {
     (MTU_MIN, offered.map_or(MTU_MAX, |most| most.clamp(MTU_MIN, MTU_MAX)))
-}
-
-/// Checks an MTU that was asked for.
-pub(crate) fn check_mtu(
-    device: &str,
-    wanted: Option<u16>,
-    offered: Option<u16>,
-) -> Result<(), PortError> {
-    let (least, most) = mtu_range(offered);
-    match wanted {
-        Some(wanted) if !(least..=most).contains(&wanted) => {
-            let whose = if offered.is_some() { ", by its VIRTIO_NET_F_MTU" } else { "" };
-            let rule = format!("the device takes {least} to {most}{whose}");
-            Err(PortError::Mtu { device: device.to_owned(), wanted, rule })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Checks that frames of an MTU that was asked for can be received into buffers of `pool`.
@@ -73,58 +54,6 @@ pub(crate) fn limits(max: u16, default: u16) -> DescriptorLimits {
 /// The largest power of two that is at most `limit`; 0 for 0.
 pub(crate) fn largest_power_of_two(limit: u16) -> u16 {
     if limit == 0 { 0 } else { 1 << limit.ilog2() }
-}
-
-/// Checks what is asked of a port.
-pub(crate) fn check(
-    device: &str,
-    config: &PortConfig,
-    max_pairs: u16,
-    rx: DescriptorLimits,
-    tx: DescriptorLimits,
-) -> Result<(), PortError> {
-    let device = || device.to_owned();
-    for (kind, wanted) in [("receive", config.rx_queues), ("transmit", config.tx_queues)] {
-        if wanted == 0 || wanted > max_pairs {
-            return Err(PortError::Queues { device: device(), kind, wanted, most: max_pairs });
-        }
-    }
-    let descriptors = [
-        ("receive", "--rxd", config.rx_descriptors, rx),
-        ("transmit", "--txd", config.tx_descriptors, tx),
-    ];
-    for (kind, option, wanted, limits) in descriptors {
-        if let Some(wanted) = wanted.filter(|&wanted| !limits.allow(wanted)) {
-            let rule =
-                format!("this device takes a power of two from {} to {}", limits.min, limits.max);
-            return Err(PortError::Descriptors { device: device(), kind, wanted, option, rule });
-        }
-    }
-    Ok(())
-}
-
-/// A port's counters, queue by queue.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) rx: Vec<Arc<QueueCounters>>,
-    pub(crate) tx: Vec<Arc<QueueCounters>>,
-}
-
-impl Counters {
-    /// For so many queues; those that were there go on.
-    pub(crate) fn resize(&mut self, rx: u16, tx: u16) {
-        self.rx.resize_with(rx.into(), Arc::default);
-        self.tx.resize_with(tx.into(), Arc::default);
-    }
-
-    /// How often a queue broke down, over all queues.
-    pub(crate) fn broken(&self) -> u64 {
-        self.rx.iter().chain(&self.tx).map(|queue| queue.broken.get()).sum()
-    }
-
-    pub(crate) fn read(&self) -> PortStats {
-        PortStats::read(&self.rx, &self.tx)
-    }
 }
 
 /// An address for a device that has none of its own (5.1.5): locally administered, and the same

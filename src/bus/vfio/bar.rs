@@ -9,7 +9,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use vfio_bindings::bindings::vfio::VFIO_REGION_INFO_FLAG_MMAP;
 
-use super::container::DeviceFile;
+use super::device_file::DeviceFile;
 use super::info::RegionInfo;
 use crate::bus::BusError;
 use crate::mmio::{MappedArea, Region, RegionIo, Width};

@@ -8,6 +8,7 @@ use vfio_bindings::bindings::vfio as abi;
 
 use super::calls;
 use super::device::VfioDevice;
+use super::device_file::{DeviceFile, Lease, Opener};
 use super::group::{self, Isolation};
 use super::info::{self, IommuInfo};
 use super::mappings::{DmaCalls, MapFailure, Mappings, plan};
@@ -116,10 +117,10 @@ impl Container {
         // as when the memory tells of a segment.
         let answer = self.memory.with_added(|added| self.open_in(added, number, address))?;
         // From here on the lease's drop undoes what was done; it takes the lock itself.
-        let lease = Lease { container: Arc::clone(self), number, address };
+        let lease = Lease::new(Arc::clone(self) as _, number, address);
         match answer {
-            Ok(file) => Ok(DeviceFile { file, lease }),
-            Err(source) => Err(self.os_error(number, address, "VFIO_GROUP_GET_DEVICE_FD", source)),
+            Ok(file) => Ok(DeviceFile::new(file, lease)),
+            Err(source) => Err(lease.os_error("VFIO_GROUP_GET_DEVICE_FD", source)),
         }
     }
 
@@ -305,24 +306,6 @@ impl Container {
         Some(BusError::MemLock { need_kib, limit_kib })
     }
 
-    /// A device of group `number` was closed.
-    fn release(&self, number: u32, address: PciAddress) {
-        let mut state = self.state();
-        let Some(group) = state.groups.iter_mut().find(|group| group.number == number) else {
-            return;
-        };
-        group.devices.retain(|member| *member != address);
-        if !group.devices.is_empty() {
-            return;
-        }
-        // The container needs a group to unmap: with its last group the kernel forgets the IOMMU.
-        if state.groups.len() == 1 {
-            self.unmap_memory(&mut state);
-            state.isolation = None;
-        }
-        state.groups.retain(|group| group.number != number);
-    }
-
     fn unmap_memory(&self, state: &mut State) {
         let added = std::mem::take(&mut state.added).into_iter().map(|(_, mappings)| mappings);
         for mut mappings in added.chain([std::mem::take(&mut state.mappings)]) {
@@ -351,6 +334,26 @@ impl Container {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Opener for Container {
+    /// A device of group `number` was closed.
+    fn release(&self, number: u32, address: PciAddress) {
+        let mut state = self.state();
+        let Some(group) = state.groups.iter_mut().find(|group| group.number == number) else {
+            return;
+        };
+        group.devices.retain(|member| *member != address);
+        if !group.devices.is_empty() {
+            return;
+        }
+        // The container needs a group to unmap: with its last group the kernel forgets the IOMMU.
+        if state.groups.len() == 1 {
+            self.unmap_memory(&mut state);
+            state.isolation = None;
+        }
+        state.groups.retain(|group| group.number != number);
     }
 
     fn os_error(
@@ -408,34 +411,6 @@ impl core::fmt::Debug for Container {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (count, len_bytes) = self.mapped();
         write!(f, "Container({count} mappings, {len_bytes} bytes)")
-    }
-}
-
-/// A device's file, and its hold on group and container. Registers that are still held keep it.
-pub(super) struct DeviceFile {
-    // Dropped in this order: the group's turn comes when the device is closed.
-    pub(super) file: File,
-    lease: Lease,
-}
-
-impl DeviceFile {
-    /// An error of a system call on this file.
-    pub(super) fn os_error(&self, what: &'static str, source: io::Error) -> BusError {
-        let Lease { container, number, address } = &self.lease;
-        container.os_error(*number, *address, what, source)
-    }
-}
-
-/// Tells the container when the device is closed.
-struct Lease {
-    container: Arc<Container>,
-    number: u32,
-    address: PciAddress,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.container.release(self.number, self.address);
     }
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use vfio_bindings::bindings::vfio as abi;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::container::DeviceFile;
+use super::device_file::DeviceFile;
 use super::info::{self, RegionInfo};
 use super::{bar, calls};
 use crate::bus::config_space::{

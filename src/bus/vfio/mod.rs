@@ -19,13 +19,14 @@
 //! on hardware: no kernel that these tests can boot has it.
 //!
 //! Reading order: `container` and `device` are what the rest of the program uses; `group` opens
-//! nodes and explains refusals; `bar` and `mappings` plan; `info` takes the kernel's answers
+//! nodes and explains refusals; `device_file` keeps a device open; `bar` and `mappings` plan; `info` takes the kernel's answers
 //! apart; `calls` makes the system calls.
 
 mod bar;
 mod calls;
 mod container;
 mod device;
+mod device_file;
 mod group;
 mod info;
 mod mappings;

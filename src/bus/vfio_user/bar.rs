@@ -56,7 +56,7 @@ fn map(
 ) -> Result<MappedArea, BusError> {
     let path = client.path();
     let os = |source| BusError::Os {
-        device: super::device::name(path),
+        device: client.name(),
         what: "mmap of a region that the server shares",
         path: path.to_owned(),
         source,

@@ -128,6 +128,11 @@ impl Client {
         }
     }
 
+    /// What the device behind this socket is called.
+    pub(super) fn name(&self) -> String {
+        format!("vfio-user:{}", self.path.display())
+    }
+
     /// Where its socket is.
     pub(super) fn path(&self) -> &Path {
         &self.path

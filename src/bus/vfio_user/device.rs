@@ -29,11 +29,6 @@ const INDEXES_MAX: u32 = 64;
 /// Room for a region's sparse areas.
 const REGION_INFO_LEN: usize = 4096;
 
-/// What a device behind this socket is called.
-pub(super) fn name(path: &Path) -> String {
-    format!("vfio-user:{}", path.display())
-}
-
 /// A connection to a server, and what its device says it is. The device isn't taken yet: no memory
 /// was shown to it, and nothing changed.
 #[derive(Debug)]
@@ -102,7 +97,7 @@ impl Server {
     /// The device's name: `vfio-user:/path.sock`.
     #[must_use]
     pub fn name(&self) -> String {
-        name(self.path())
+        self.client.name()
     }
 
     /// Takes the device: shows it all of `memory`, powers it up, leaves its bus mastering off.

@@ -1,5 +1,7 @@
 //! Chains, clones and external buffers against the model: random steps, and a million of them.
 
+use proptest::prelude::*;
+
 use super::model::{Model, Step};
 use super::*;
 

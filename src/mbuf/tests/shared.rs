@@ -12,6 +12,20 @@ fn filled(pool: &MbufPool, bytes: &[u8]) -> Mbuf {
 }
 
 #[test]
+fn a_pool_that_is_too_small_for_all_shared_segments_is_told_for_how_many() {
+    let memory = memory();
+    let (pool, copies) = (pool_in(&memory, "data", 12), pool_in(&memory, "copies", 3));
+    let mut frame = filled(&pool, &[1; 10]);
+    for _ in 0..4 {
+        frame.chain(filled(&pool, &[2; 20])).unwrap();
+    }
+    let mut clone = frame.share(&pool).unwrap();
+    assert_eq!(clone.make_writable(&copies), Err(MbufError::PoolEmpty { wanted: 5, available: 3 }));
+    assert_eq!((copies.objects().available(), clone.segment_count()), (3, 5));
+    assert!(clone.segments().eq(frame.segments()), "as it was");
+}
+
+#[test]
 fn shared_data_can_be_read_and_not_written() {
     let memory = memory();
     let (pool, headers) = (pool_in(&memory, "data", 8), pool_in(&memory, "headers", 8));
@@ -89,7 +103,7 @@ fn made_writable_a_frame_keeps_what_is_noted_of_it() {
     // All are out then: refused, and nothing has changed.
     let second = frame.share(&pool).unwrap();
     let error = frame.make_writable(&pool).unwrap_err();
-    assert_eq!(error, MbufError::PoolEmpty { wanted: 1, available: 0 });
+    assert_eq!(error, MbufError::PoolEmpty { wanted: 2, available: 0 });
     assert_eq!((frame.segment_count(), frame.len_bytes()), (2, 150));
     frame.check().unwrap();
     drop((second, clone, frame));

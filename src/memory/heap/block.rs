@@ -1,6 +1,6 @@
 //! A block that was allocated: one owner, no destructor.
 
-use super::arena::Part;
+use super::state::Part;
 use super::tag::Tag;
 use crate::memory::Iova;
 use std::ptr::NonNull;

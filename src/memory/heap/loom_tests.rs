@@ -8,7 +8,8 @@
 //! what happens within a critical section, which the property tests are for.
 #![expect(unsafe_code, reason = "loom's threads say themselves which lcore they are")]
 
-use super::arena::{Part, Stowed};
+use super::arena::Stowed;
+use super::state::Part;
 use super::{Block, Heap, HeapConfig, Request};
 use crate::memory::{Memory, MemoryConfig};
 use loom::sync::{Arc, Mutex};

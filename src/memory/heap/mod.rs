@@ -23,22 +23,26 @@
 //! ([`HeapConfig::guarded`]): red zones behind blocks and poison in free memory show who wrote
 //! where nothing should be written.
 //!
-//! Reading order: `heap` is the interface, [`owner`](HeapBox) the typed one; `arena` is what one
-//! lock guards; `tlsf`, `class` and `table` are the algorithm, without `unsafe`.
+//! Reading order: `heap` is the interface, `grow` what it does when it runs short, [`owner`](HeapBox)
+//! the typed interface; `arena` is the part on one node, `state` what its lock guards; `tlsf`, `class`
+//! and `table` are the algorithm, without `unsafe`.
 
 mod arena;
 mod biased;
 mod block;
 mod cache;
+mod check;
 mod class;
 mod config;
 mod directory;
 mod error;
+mod grow;
 mod guard;
 #[expect(clippy::module_inception, reason = "the heap itself, among its parts")]
 mod heap;
 mod owner;
 mod source;
+mod state;
 mod stats;
 mod table;
 mod tag;

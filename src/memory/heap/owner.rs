@@ -1,10 +1,10 @@
 //! Typed owners of blocks: values that live in a heap and are freed when they go.
 #![expect(unsafe_code, reason = "typed access to bytes of a heap")]
 
-use super::arena::Part;
 use super::config::Request;
 use super::error::HeapError;
 use super::heap::Heap;
+use super::state::Part;
 use super::tag::Tag;
 use crate::memory::Iova;
 use std::fmt;

@@ -1,9 +1,11 @@
 //! What a heap has, and for what: numbers, a dump for people, and a check of everything.
 
-use super::arena::{Arena, Damage, State};
+use super::arena::Arena;
 use super::cache::Stock;
+use super::check::Damage;
 use super::error::HeapError;
 use super::heap::Heap;
+use super::state::State;
 use super::table::GRANULE_BYTES;
 use super::tag::Tag;
 use super::tally::{Tallies, Tally};

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use packetboat::bus::EventFd;
-use packetboat::dma::Area;
 use packetboat::mbuf::{MbufPool, TxFlags};
-use packetboat::port::{Offloads, PortConfig, PortError};
+use packetboat::port::{BringUp, Offloads, PortConfig, PortError};
 
 use super::queues::RxBox;
 use super::{BUFFER_KIB_MAX, DEFAULT_MTU, DESCRIPTORS, IxgbePort, RSS_KEY, Running};
@@ -25,7 +24,7 @@ impl IxgbePort {
         let kib = (room / 1024).min(BUFFER_KIB_MAX);
         let needed = Self::max_frame_with_crc(config) - 4;
         let mtu = |rule| PortError::Mtu {
-            device: self.name(),
+            device: self.bar.name().to_owned(),
             wanted: config.mtu.unwrap_or(DEFAULT_MTU),
             rule,
         };
@@ -41,15 +40,13 @@ impl IxgbePort {
         Ok(kib.into())
     }
 
-    /// Brings the device up with its queues in place. What it was shown is in `shown`, and what
-    /// it was lent in the queues, whether this succeeds or not.
+    /// Brings the device up with its queues in place. What it was shown and lent is in `up`, whether
+    /// this succeeds or not.
     pub(super) fn bring_up(
         &mut self,
         config: &PortConfig,
         pools: &[MbufPool],
-        shown: &mut Vec<Area>,
-        rx: &mut Vec<RxBox>,
-        tx: &mut Vec<IxgbeTx>,
+        up: &mut BringUp<RxBox, IxgbeTx>,
     ) -> Result<Running, PortError> {
         self.bar.device().reset()?;
         start::reset(&self.bar)?;
@@ -69,14 +66,12 @@ impl IxgbePort {
         let (link_event, wakers) = self.enable_vectors(config)?;
         let mut wakers = wakers.into_iter();
         let mut progress = (Vec::new(), Vec::new());
-        for (queue, counters) in (0..).zip(self.rx_counters.clone()) {
-            let pool = pools
-                .get(usize::from(queue))
-                .ok_or_else(|| self.state_error("start", "short of pools: one a receive queue"))?;
+        let counters = self.life.counters();
+        for ((queue, counters), pool) in (0..).zip(counters.rx.clone()).zip(pools) {
             let count = config.rx_descriptors.unwrap_or(DESCRIPTORS.default);
             let (area, ring) =
                 start::ring(&self.bar, &self.memory, &format!("receive ring {queue}"), count)?;
-            shown.push(area.clone());
+            up.shown.push(area.clone());
             let kib = self.buffer_kib(config, pool)?;
             // With several queues, a full one must not hold up the others (4.6.7, SRRCTL.Drop_En).
             let drop = config.rx_queues > 1;
@@ -94,14 +89,14 @@ impl IxgbePort {
                 interrupt: wakers.next(),
             };
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
-            rx.push(match config.offloads.rx_is_plain() {
+            up.rx.push(match config.offloads.rx_is_plain() {
                 true => RxBox::Lean(IxgbeRx::new(parts, Lean::default())),
                 false => {
                     let longest = (MAX_FRAME_WITH_CRC as usize).saturating_sub(4);
                     RxBox::Full(IxgbeRx::new(parts, Full::new(longest)))
                 }
             });
-            if let Some(added) = rx.last_mut() {
+            if let Some(added) = up.rx.last_mut() {
                 added.fill(self.bar.name(), queue)?;
             }
         }
@@ -109,15 +104,15 @@ impl IxgbePort {
         if link_event.is_some() {
             start::allow_interrupts(&self.bar);
         }
-        for (queue, counters) in (0..).zip(self.tx_counters.clone()) {
+        for (queue, counters) in (0..).zip(counters.tx.clone()) {
             let count = config.tx_descriptors.unwrap_or(DESCRIPTORS.default);
             let (area, ring) =
                 start::ring(&self.bar, &self.memory, &format!("transmit ring {queue}"), count)?;
-            shown.push(area.clone());
+            up.shown.push(area.clone());
             start::set_up_tx(&self.bar, queue, &area, count)?;
             let notes = Arc::new(tx::Progress::default());
             progress.1.push(notes.clone());
-            tx.push(IxgbeTx::new(tx::Parts {
+            up.tx.push(IxgbeTx::new(tx::Parts {
                 ring,
                 number: queue,
                 doorbell: self.bar.handle(TDT, queue)?,
@@ -126,7 +121,7 @@ impl IxgbePort {
                 progress: notes,
             }));
         }
-        for (queue, rx) in (0..).zip(rx.iter()) {
+        for (queue, rx) in (0..).zip(up.rx.iter()) {
             start::turn_rx(&self.bar, queue, true)?;
             rx.ring_doorbell();
         }
@@ -135,7 +130,6 @@ impl IxgbePort {
             link_event,
             filters: Filters::default(),
             watch: RefCell::new(Watch::new(progress.0, progress.1)),
-            _shown: Vec::new(),
         })
     }
 
@@ -148,13 +142,6 @@ impl IxgbePort {
         let vectors = self.bar.device().msix_vectors();
         if vectors == 0 && queues == 0 {
             return Ok((None, Vec::new()));
-        }
-        if vectors < 1 + queues {
-            return Err(PortError::Unsupported {
-                device: self.name(),
-                what: format!("wake lcores for {queues} receive queues"),
-                why: format!("it has {vectors} MSI-X vectors, and {} are needed", 1 + queues),
-            });
         }
         let mut eventfds = self.bar.device().enable_msix(1 + queues)?;
         start::direct_interrupts(&self.bar, queues);

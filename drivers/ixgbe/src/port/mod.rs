@@ -3,21 +3,20 @@
 mod bring_up;
 mod queues;
 
-use queues::RxBox;
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use packetboat::bus::{Device, EventFd};
-use packetboat::dma::Area;
 use packetboat::mbuf::{MbufPool, Quiesced};
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
 use packetboat::port::{
-    Capabilities, DescriptorLimits, FlowControl, Link, Port, PortConfig, PortError, PortInfo,
-    PortStats, QueueCounters, Queues, RegisterValue, RssHash, RxQueue, TxQueue,
+    BringUp, Capabilities, DescriptorLimits, FlowControl, Lifecycle, Link, Port, PortConfig,
+    PortError, PortInfo, PortStats, Queues, RegisterValue, RssHash, RxQueue, TxQueue,
 };
 
+use self::queues::RxBox;
 use crate::bar::Bar;
 use crate::filters::Filters;
 use crate::registers::{EICR, EICS, EIMS, RAL, TDH};
@@ -51,9 +50,6 @@ struct Running {
     link_event: Option<EventFd>,
     filters: Filters,
     watch: RefCell<Watch>,
-    /// Every ring that the device was shown. It may write to them until it is reset, even if a
-    /// queue was dropped: so they are kept here until then.
-    _shown: Vec<Area>,
 }
 
 /// An 82599 or X540 as a port.
@@ -63,13 +59,10 @@ pub(crate) struct IxgbePort {
     media: Media,
     memory: Arc<Memory>,
     mac: MacAddress,
-    config: Option<PortConfig>,
+    life: Lifecycle<Running>,
     flow_control: FlowControl,
     led: Option<u32>,
-    rx_counters: Vec<Arc<QueueCounters>>,
-    tx_counters: Vec<Arc<QueueCounters>>,
     statistics: Statistics,
-    running: Option<Running>,
 }
 
 impl IxgbePort {
@@ -94,42 +87,26 @@ impl IxgbePort {
             return Err(bar.fault(format!("its EEPROM holds no address that can be used ({mac})")));
         }
         Ok(Self {
+            life: Lifecycle::new(bar.name()),
             bar,
             media,
             memory: memory.clone(),
             mac,
-            config: None,
             flow_control: FlowControl::default(),
             led: None,
-            rx_counters: Vec::new(),
-            tx_counters: Vec::new(),
             statistics: Statistics::new(),
-            running: None,
         })
-    }
-
-    fn name(&self) -> String {
-        self.bar.name().to_owned()
-    }
-
-    fn state_error(&self, action: &'static str, state: &'static str) -> PortError {
-        PortError::State { device: self.name(), action, state }
     }
 
     /// The registers, and which filters are set; only while it runs.
     fn filters(&mut self, action: &'static str) -> Result<(&Bar, &mut Filters), PortError> {
-        self.must_run(action)?;
-        match &mut self.running {
-            Some(running) => Ok((&self.bar, &mut running.filters)),
-            None => Err(self.bar.fault("it stopped just now")),
-        }
+        let running = self.life.must_run(action)?;
+        Ok((&self.bar, &mut running.filters))
     }
 
-    fn must_run(&self, action: &'static str) -> Result<(), PortError> {
-        match self.running {
-            Some(_) => Ok(()),
-            None => Err(self.state_error(action, "stopped")),
-        }
+    /// Receive queues that it was configured with.
+    fn rx_queues(&self) -> u16 {
+        self.life.config().map_or(0, |config| config.rx_queues)
     }
 
     fn max_frame_with_crc(config: &PortConfig) -> u32 {
@@ -148,7 +125,7 @@ impl IxgbePort {
 impl Port for IxgbePort {
     fn info(&self) -> PortInfo {
         PortInfo {
-            device: self.name(),
+            device: self.bar.name().to_owned(),
             driver: "ixgbe",
             mac: self.mac,
             node: self.bar.device().numa_node(),
@@ -181,91 +158,39 @@ impl Port for IxgbePort {
     }
 
     fn paths(&self) -> String {
-        let Some(config) = &self.config else { return String::new() };
+        let Some(config) = self.life.config() else { return String::new() };
         let rx = if config.offloads.rx_is_plain() { "lean" } else { "full" };
         let tx = if config.offloads.tx_is_plain() { "lean" } else { "full" };
         format!("rx {rx}, tx {tx}")
     }
 
     fn configure(&mut self, config: &PortConfig) -> Result<(), PortError> {
-        if self.running.is_some() {
-            return Err(self.state_error("configure", "running"));
-        }
-        let queues = |kind, wanted, most| {
-            let device = self.name();
-            Err(PortError::Queues { device, kind, wanted, most })
-        };
-        if !(1..=RX_QUEUES_MAX).contains(&config.rx_queues) {
-            return queues("receive", config.rx_queues, RX_QUEUES_MAX);
-        }
-        if !(1..=TX_QUEUES_MAX).contains(&config.tx_queues) {
-            return queues("transmit", config.tx_queues, TX_QUEUES_MAX);
-        }
-        for (kind, option, wanted) in [
-            ("receive", "--rxd", config.rx_descriptors),
-            ("transmit", "--txd", config.tx_descriptors),
-        ] {
-            let Some(wanted) = wanted.filter(|wanted| !DESCRIPTORS.allow(*wanted)) else {
-                continue;
-            };
-            let DescriptorLimits { min, max, .. } = DESCRIPTORS;
-            let rule = format!("wanted is a power of two from {min} to {max}");
-            return Err(PortError::Descriptors { device: self.name(), kind, wanted, option, rule });
-        }
-        config.offloads.check(self.bar.name(), &self.capabilities())?;
-        let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
-        if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
-            let rule = format!("it can do {MTU_MIN} to {MTU_MAX}");
-            return Err(PortError::Mtu { device: self.name(), wanted: mtu, rule });
-        }
-        // Counters go on over a restart; those of queues that are new start.
-        let grow = |counters: &mut Vec<Arc<QueueCounters>>, count: u16| {
-            counters.resize_with(usize::from(count), Arc::default);
-        };
-        grow(&mut self.rx_counters, config.rx_queues);
-        grow(&mut self.tx_counters, config.tx_queues);
-        self.config = Some(config.clone());
+        self.life.check_configure(config, &self.info(), &self.capabilities())?;
+        config.check_vectors(self.bar.name(), self.bar.device().msix_vectors())?;
+        self.life.configured(config);
         Ok(())
     }
 
     fn start(&mut self, pools: &[MbufPool]) -> Result<Queues, PortError> {
-        if self.running.is_some() {
-            return Err(self.state_error("start", "running"));
-        }
-        let Some(config) = self.config.clone() else {
-            return Err(self.state_error("start", "not configured"));
-        };
-        let (mut shown, mut rx, mut tx) = (Vec::new(), Vec::new(), Vec::new());
-        match self.bring_up(&config, pools, &mut shown, &mut rx, &mut tx) {
-            Ok(running) => {
-                tracing::info!("{}: paths: {}", self.bar.name(), self.paths());
-                self.running = Some(Running { _shown: shown, ..running });
-                Ok(Queues {
-                    rx: rx.into_iter().map(RxBox::into_queue).collect(),
-                    tx: tx.into_iter().map(|queue| Box::new(queue) as _).collect(),
-                })
-            }
+        let config = self.life.check_start(pools)?;
+        let mut up = BringUp::default();
+        match self.bring_up(&config, pools, &mut up) {
+            Ok(running) => self.life.started(running, up.shown),
             Err(error) => {
-                // What was lent already comes back; if the device can't even be reset it is lost,
-                // and the first error is the one to tell.
-                match self.quiesce() {
-                    Ok(reset) => rx.iter_mut().for_each(|queue| queue.reclaim(&reset)),
-                    Err(second) => {
-                        tracing::error!("{second}");
-                        std::mem::forget(shown);
-                    }
-                }
-                Err(error)
+                up.give_up(self.quiesce(), |mut queue, reset| queue.reclaim(reset));
+                return Err(error);
             }
         }
+        tracing::info!("{}: paths: {}", self.bar.name(), self.paths());
+        Ok(Queues {
+            rx: up.rx.into_iter().map(RxBox::into_queue).collect(),
+            tx: up.tx.into_iter().map(|queue| Box::new(queue) as _).collect(),
+        })
     }
 
     fn stop(&mut self, queues: Queues) -> Result<(), PortError> {
-        let Some(running) = self.running.take() else {
-            return Err(self.state_error("stop", "stopped"));
-        };
-        let rx_queues = self.config.as_ref().map_or(0, |config| config.rx_queues);
-        self.statistics.update(&self.bar, rx_queues);
+        let running = self.life.stop()?;
+        self.statistics.update(&self.bar, self.rx_queues());
         // How far each transmit queue has come is known only until the reset.
         let tx: Vec<(Box<IxgbeTx>, Option<u32>)> = queues
             .tx
@@ -276,14 +201,7 @@ impl Port for IxgbePort {
                 (queue, Some(head).filter(|head| *head != u32::MAX))
             })
             .collect();
-        let reset = match self.quiesce() {
-            Ok(reset) => reset,
-            Err(error) => {
-                // The device may go on writing: its memory can never be used again.
-                std::mem::forget(running);
-                return Err(error);
-            }
-        };
+        let reset = running.release(self.quiesce())?;
         for queue in queues.rx {
             queues::reclaim_rx(queue, &reset);
         }
@@ -298,10 +216,8 @@ impl Port for IxgbePort {
     }
 
     fn link_changed(&mut self) -> bool {
-        let Some(event) = self.running.as_ref().and_then(|running| running.link_event.as_ref())
-        else {
-            return true;
-        };
+        let event = self.life.running().and_then(|running| running.link_event.as_ref());
+        let Some(event) = event else { return true };
         if event.read().is_err() {
             return false;
         }
@@ -344,7 +260,7 @@ impl Port for IxgbePort {
 
     fn set_flow_control(&mut self, flow_control: FlowControl) -> Result<(), PortError> {
         self.flow_control = flow_control;
-        if self.running.is_some() {
+        if self.life.is_running() {
             link::set_flow_control(&self.bar, flow_control);
         }
         Ok(())
@@ -363,25 +279,24 @@ impl Port for IxgbePort {
     }
 
     fn run_rx(&mut self, queue: &mut dyn RxQueue, on: bool) -> Result<(), PortError> {
-        self.must_run("stop or start a queue")?;
+        self.life.must_run("stop or start a queue")?;
         queues::run_rx(&self.bar, queue, on)
     }
 
     fn run_tx(&mut self, queue: &mut dyn TxQueue, on: bool) -> Result<(), PortError> {
-        self.must_run("stop or start a queue")?;
+        self.life.must_run("stop or start a queue")?;
         queues::run_tx(&self.bar, queue, on)
     }
 
     fn stats(&self) -> PortStats {
-        PortStats::read(&self.rx_counters, &self.tx_counters)
+        self.life.counters().read()
     }
 
     fn extended_stats(&mut self) -> Vec<(String, u64)> {
-        let rx_queues = self.config.as_ref().map_or(0, |config| config.rx_queues);
-        if self.running.is_some() {
-            self.statistics.update(&self.bar, rx_queues);
+        if self.life.is_running() {
+            self.statistics.update(&self.bar, self.rx_queues());
         }
-        self.statistics.named(rx_queues)
+        self.statistics.named(self.rx_queues())
     }
 
     fn registers(&self) -> Result<Vec<RegisterValue>, PortError> {
@@ -389,7 +304,7 @@ impl Port for IxgbePort {
     }
 
     fn fault(&self) -> Option<String> {
-        let running = self.running.as_ref()?;
+        let running = self.life.running()?;
         let can_send = || link::look(&self.bar).up && !link::is_paused(&self.bar);
         running.watch.borrow_mut().look(&self.bar, can_send)
     }
@@ -401,11 +316,8 @@ impl Port for IxgbePort {
 
 impl Drop for IxgbePort {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take()
-            && let Err(error) = self.quiesce()
-        {
-            tracing::error!("{error}; its DMA memory is not used again");
-            std::mem::forget(running);
+        if let Ok(running) = self.life.stop() {
+            running.release_last(self.quiesce());
         }
     }
 }

@@ -1,13 +1,14 @@
 //! virtio-net over a socket: the vhost-user protocol, as its front end (the driver's side).
 //!
 //! From the bottom up: [`message`] is the protocol as bytes, [`socket`] a connection and where it
-//! comes from, [`session`] a conversation with one back end, [`port`] what lives through several of
-//! them, [`options`] what `--vdev vhost-user,…` says.
+//! comes from, [`session`] a conversation with one back end, [`backend`] one session after the other,
+//! [`port`] what lives through all of them, [`options`] what `--vdev vhost-user,…` says.
 //!
 //! The `vhost` crate has a front end, too. It is the tests' other side here (as a back end) and not
 //! this one: it waits for an answer for ever, as a read that timed out is tried again without end,
 //! and it has no SET_STATUS.
 
+mod backend;
 mod message;
 mod options;
 mod port;

@@ -1,4 +1,4 @@
-//! What `--vdev vhost-user,…` says.
+//! What `--vdev vhost-user,…` says, and which features that makes of what a back end offers.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use packetboat::bus::{Vdev, VdevError};
 use packetboat::net::MacAddress;
+use packetboat::port::{Offloads, PortError};
 
+use crate::features::Features;
 use crate::setup::DEFAULT_DESCRIPTORS;
 
 /// The kind of device that this makes.
@@ -144,6 +146,57 @@ impl Options {
         let default = if options.server { 60 } else { 5 };
         options.wait = Duration::from_secs(u64::from(wait.unwrap_or(default)));
         Ok(options)
+    }
+
+    /// Picks what to use of what a back end offers.
+    ///
+    /// # Errors
+    /// What must be there and isn't.
+    pub(crate) fn choose(
+        &self,
+        device: &str,
+        offered: Features,
+        wanted: &Offloads,
+    ) -> Result<Features, PortError> {
+        let missing = |feature: Features, why: &str| PortError::Unsupported {
+            device: device.to_owned(),
+            what: format!("use {feature:?}"),
+            why: format!("{why} (the back end offers {offered:?})"),
+        };
+        if !offered.has(Features::VERSION_1) {
+            let why = "a back end without it speaks virtio 0.9 only, which isn't supported";
+            return Err(missing(Features::VERSION_1, why));
+        }
+        let mut chosen = Features::VERSION_1;
+        for (feature, key, wish) in [
+            (Features::RING_PACKED, "packed", self.packed),
+            (Features::MRG_RXBUF, "mrg-rxbuf", self.mergeable),
+            (Features::IN_ORDER, "in-order", self.in_order),
+            (Features::INDIRECT_DESC, "indirect", self.indirect),
+            (Features::EVENT_IDX, "event-idx", self.event_index),
+        ] {
+            match wish {
+                Wish::Off => {}
+                Wish::On if !offered.has(feature) => {
+                    return Err(missing(
+                        feature,
+                        &format!("{key}=on asks for it, and it isn't offered"),
+                    ));
+                }
+                Wish::On | Wish::IfOffered if offered.has(feature) => chosen = chosen.with(feature),
+                Wish::On | Wish::IfOffered => {}
+            }
+        }
+        // Commands are no affair of a vhost-user back end, so MQ stands without CTRL_VQ: it says that
+        // there are more than two queues.
+        if self.queues > 1 && offered.has(Features::MQ) {
+            chosen = chosen.with(Features::MQ);
+        }
+        let usable = match chosen.has(Features::MRG_RXBUF) {
+            true => offered,
+            false => offered.without(Features::MRG_RXBUF),
+        };
+        Ok(chosen.with(usable.for_offloads(wanted)))
     }
 }
 
