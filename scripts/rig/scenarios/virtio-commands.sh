@@ -121,12 +121,14 @@ queue_reset() {
         echo=$!
         check "$name: the queue finds a lie" port break "$way" 0
         wait "$echo"
+        # Where frames are quicker than commands: on a packed ring the next one brings the lie.
+        "$WIRE" echo --port "$RUN/n$n" --to "$own" --frames 16 --patience-ms 300 >>"$LOG/$name.txt" 2>&1
         check_text "$name: the driver has seen it" "$(guest 'cat /tmp/port.err')" "queue $queue: the device claims"
         echoes "$name: frames pass again, all of them" "$n" "$own" 1000 --frames 1000
         after=$(queue_status "$n" "$queue" '."used-idx"')
-        say "# $name: of frames that passed meanwhile: $(<"$LOG/$name.txt"); QEMU's index $before, then $after"
+        say "# $name: of frames that passed meanwhile: $(head -n 1 "$LOG/$name.txt"); QEMU's index $before, then $after"
         # A packed ring's is a place in it, and says nothing.
-        ((n > 1)) || check "$name: QEMU's index began anew" test "$after" -le 5000
+        ((n > 1)) || check "$name: QEMU's index began anew" test "$after" -le 5016
     done
     port_stop "reset-$n"
 }
