@@ -10,6 +10,7 @@
 #   08:00.0            e1000e, a device that l2fwd has no driver for
 #
 # and two NUMA nodes, of which only node 0 has CPUs. `main` has an Intel IOMMU, `virtio-iommu` that.
+# `rings` is as `main`, but NICs 0 to 3 have a ring of each kind, and NIC 4 has RSS.
 # `softnic` has other NICs in the same places, `counting` two that count: softnic.sh.
 
 . "$REPO/scripts/rig/softnic.sh"
@@ -30,7 +31,7 @@ UNKNOWN_BDF=0000:08:00.0
 NETNS=("pbrig$$a" "pbrig$$b")
 TAPS=("pb$$a" "pb$$b")
 
-# machine_start main|virtio-iommu|softnic|counting LOGDIR: boot, and wait until the agent answers.
+# machine_start main|virtio-iommu|rings|softnic|counting LOGDIR: boot, and wait until the agent answers.
 machine_start() {
     local kind=$1 n args=()
     MACHINE_LOG=$2
@@ -82,7 +83,7 @@ machine_arguments() {
         *) args+=(-accel 'tcg,thread=multi' -cpu max -machine q35) ;;
     esac
     case $kind in
-        main | softnic | counting)
+        main | rings | softnic | counting)
             args+=(-device 'intel-iommu,intremap=on,caching-mode=on')
             append+=' intel_iommu=on iommu.passthrough=0'
             ;;
@@ -98,7 +99,7 @@ machine_arguments() {
     case $kind in
         softnic) softnic_arguments ;;
         counting) counting_arguments ;;
-        *) virtio_arguments ;;
+        *) virtio_arguments "$kind" ;;
     esac
     args+=(-serial "file:$MACHINE_LOG/console.log"
         -device virtio-serial-pci
@@ -108,17 +109,20 @@ machine_arguments() {
         -qmp "unix:$RUN/qmp,server=on,wait=off")
 }
 
-# virtio_arguments: adds the NICs of `main` and `virtio-iommu` to args.
+# virtio_arguments KIND: adds the NICs of `main`, `virtio-iommu` and `rings` to args.
 virtio_arguments() {
-    local n tap nic='disable-legacy=on,iommu_platform=on'
+    local n tap nic='disable-legacy=on,iommu_platform=on' more=('' '' '' '' '' '')
+    if [[ $1 == rings ]]; then
+        more=(',host_mtu=2000' ',in_order=on' ',packed=on' ',packed=on,in_order=on' ',rss=on' '')
+    fi
     for n in 0 1 2 3; do
         args+=(-netdev "stream,id=n$n,server=on,addr.type=unix,addr.path=$RUN/n$n"
-            -device "virtio-net-pci,id=nic$n,bus=rp$n,netdev=n$n,mac=$(nic_mac $n),$nic")
+            -device "virtio-net-pci,id=nic$n,bus=rp$n,netdev=n$n,mac=$(nic_mac $n),$nic${more[n]}")
     done
     for n in 4 5; do
         tap=${TAPS[n - 4]}
         args+=(-netdev "tap,id=n$n,ifname=$tap,script=no,downscript=no,queues=2,vhost=off"
-            -device "virtio-net-pci,id=nic$n,bus=rp$n,netdev=n$n,mac=$(nic_mac $n),mq=on,vectors=6,$nic")
+            -device "virtio-net-pci,id=nic$n,bus=rp$n,netdev=n$n,mac=$(nic_mac $n),mq=on,vectors=6,$nic${more[n]}")
     done
     for n in 0 1; do
         args+=(-netdev "hubport,id=g$n,hubid=$n"

@@ -21,15 +21,17 @@ prepare() {
     need_command jq
     [[ -n ${RIG_L2FWD-} || -e $TARGET/release/packetboat-l2fwd ]] ||
         say 'rig: building l2fwd for the first time, optimised as a whole: this takes a few minutes'
-    (cd "$REPO" && cargo build -q -p packetboat-wire && cargo build -q -p packetboat --example vfio-probe && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
+    (cd "$REPO" && cargo build -q -p packetboat-wire && cargo build -q -p packetboat --example vfio-probe &&
+        cargo build -q -p packetboat-virtio --example port-commands && { [[ -n ${RIG_L2FWD-} ]] || cargo build -q --release -p packetboat-l2fwd; }) ||
         die "wanted l2fwd and the wire built, found that cargo fails (see above). Run: cargo build --release -p packetboat-l2fwd"
     WIRE=$TARGET/debug/packetboat-wire
     PROBE=$TARGET/debug/examples/vfio-probe
+    PORT_COMMANDS=$TARGET/debug/examples/port-commands
     L2FWD=${RIG_L2FWD:-$TARGET/release/packetboat-l2fwd}
     make_payload
 }
 
-# make_payload: bash, l2fwd, the probe, the wire's program for TCP, their libraries and our scripts, as a second archive behind
+# make_payload: bash, l2fwd, the probe, the port that takes commands, the wire's program for TCP, their libraries and our scripts, as a second archive behind
 # the initramfs. The kernel unpacks one after the other.
 make_payload() {
     local root file
@@ -39,10 +41,11 @@ make_payload() {
     mkdir -p "$root/bin" "$LOGS"
     install -m 755 "$L2FWD" "$root/bin/packetboat-l2fwd"
     install -m 755 -s "$PROBE" "$root/bin/vfio-probe"
+    install -m 755 -s "$PORT_COMMANDS" "$root/bin/port-commands"
     install -m 755 -s "$WIRE" "$root/bin/packetboat-wire"
     install -m 755 "$(command -v bash)" "$root/bin/bash"
     install -m 755 "$REPO/scripts/devbind.sh" "$REPO/scripts/hugepages.sh" "$root/bin"
-    for file in $(ldd "$L2FWD" "$PROBE" "$WIRE" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
+    for file in $(ldd "$L2FWD" "$PROBE" "$PORT_COMMANDS" "$WIRE" "$root/bin/bash" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u); do
         install -D -m 755 "$file" "$root$file"
     done
     [[ -z ${RIG_EXTRA-} ]] || cp -a "$RIG_EXTRA"/. "$root" # a directory to lay over the guest's root

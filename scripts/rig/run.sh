@@ -19,7 +19,7 @@ set -uo pipefail
 SCENARIOS=$REPO/scripts/rig/scenarios
 # In this order: what is most telling first, what changes the machine last, one kind after the other.
 ORDER=(two-ports no-mac-updating four-ports two-queues tcp-file link-flap kill-9 startup grow bad-input
-    device-gone virtio-iommu)
+    device-gone virtio-iommu virtio-rings virtio-commands)
 # The same with our ixgbe driver; `ixgbe` for short.
 IXGBE_ORDER=(two-ports@softnic no-mac-updating@softnic four-ports@softnic two-queues@softnic tcp-file@softnic
     link-flap@softnic kill-9@softnic startup@softnic grow@softnic bad-input@softnic softnic-interop)

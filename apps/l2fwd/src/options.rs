@@ -11,7 +11,7 @@ use packetboat::port::Offloads;
 use crate::portmap::{PortMap, PortMask};
 
 /// The longest packet that fits into one mbuf with its Ethernet header and two tags.
-const LONGEST_IN_ONE_MBUF: u16 = DEFAULT_DATA_ROOM_BYTES - HEADROOM_BYTES - 22;
+pub(crate) const LONGEST_IN_ONE_MBUF: u16 = DEFAULT_DATA_ROOM_BYTES - HEADROOM_BYTES - 22;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,6 +8,7 @@ use packetboat::port::{Link, Port, PortConfig, PortError, PortInfo, Queues};
 use packetboat::telemetry::Counter;
 
 use crate::error::Error;
+use crate::options::LONGEST_IN_ONE_MBUF;
 use crate::sizing::USUAL_DESCRIPTORS;
 
 /// A port in use.
@@ -53,6 +54,18 @@ impl OpenPort {
             tx_descriptors: usual(wanted.tx_descriptors, info.tx_descriptors),
             ..wanted
         };
+        let can = port.capabilities();
+        // It asks for scatter by itself, which isn't what the user has asked for.
+        if let (Some(wanted), Some((_, most))) = (config.mtu, can.mtu)
+            && (LONGEST_IN_ONE_MBUF + 1..=most).contains(&wanted)
+            && !can.rx_scatter
+        {
+            let rule = format!(
+                "the device can't receive longer frames than an mbuf holds: \
+                 {LONGEST_IN_ONE_MBUF} at most"
+            );
+            return Err(PortError::Mtu { device: device(), wanted, rule }.into());
+        }
         port.configure(&config)?;
         Ok(Self { number, port, info, config, link: None, queue_full: Vec::new() })
     }

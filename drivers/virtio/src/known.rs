@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use packetboat::mbuf::Mbuf;
 use packetboat::port::{PortError, QueueCounters};
 
 use crate::gate::{Gate, Passage};
@@ -47,6 +48,16 @@ impl KnownQueue {
             passage: Passage::new(&self.gate),
             interrupt: None,
         }
+    }
+
+    /// Its number.
+    pub(crate) fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Has its owner send `frame`, if it is a transmit queue.
+    pub(crate) fn hand_in(&self, frame: Mbuf) {
+        self.gate.hand_in(frame);
     }
 
     /// Whether it has broken down since its ring began.

@@ -8,6 +8,7 @@
 //! against what the driver itself noted when it lent a buffer.
 #![forbid(unsafe_code)]
 
+mod announce;
 mod control;
 mod features;
 #[cfg(any(fuzzing, test))]

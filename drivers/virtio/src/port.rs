@@ -12,6 +12,7 @@ use packetboat::port::{
     PortError, PortInfo, PortStats, QueueCounters, Queues, Shown,
 };
 
+use crate::announce;
 use crate::control::{
     ADDRESS_TABLE, ALL_MULTICAST, ANNOUNCED, Command, ControlQueue, OWN_ADDRESS, PROMISCUOUS,
     QUEUE_PAIRS, RSS_CONFIG, VLAN_ADD, VLAN_REMOVE, address_table,
@@ -23,12 +24,12 @@ use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rss;
 use crate::rx::OwnRx;
-use crate::setup::{self, DEFAULT_DESCRIPTORS, largest_power_of_two, local_mac};
+use crate::setup::{
+    self, DEFAULT_DESCRIPTORS, FRAME_OVERHEAD_BYTES, largest_power_of_two, local_mac,
+};
 use crate::transport::{NetConfig, PciTransport, RssLimits, status};
 use crate::tx::OwnTx;
 
-/// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
-const FRAME_OVERHEAD_BYTES: u32 = 18;
 /// The MTU of a device that doesn't say.
 const DEFAULT_MTU: u16 = 1500;
 
@@ -38,6 +39,8 @@ struct Running {
     features: Features,
     control: Option<ControlQueue>,
     queues: Vec<KnownQueue>,
+    /// For frames of the port's own.
+    pool: Option<MbufPool>,
     /// Addresses that it receives besides its own.
     addresses: Vec<MacAddress>,
     /// What can't be mended without a reset.
@@ -56,7 +59,8 @@ pub(crate) struct VirtioPort {
     features: Features,
     mac: MacAddress,
     max_queue_pairs: u16,
-    mtu: u16,
+    /// The most that the device takes, if it says.
+    mtu: Option<u16>,
     rx_limits: DescriptorLimits,
     tx_limits: DescriptorLimits,
     life: Lifecycle<Running>,
@@ -98,7 +102,7 @@ impl VirtioPort {
         );
         Ok(Self {
             mac: config.mac.unwrap_or_else(|| local_mac(transport.name())),
-            mtu: config.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: config.mtu,
             life: Lifecycle::new(transport.name()),
             transport,
             memory: memory.clone(),
@@ -147,6 +151,7 @@ impl VirtioPort {
             let vector = config.rx_interrupts.then_some(1 + pair);
             let (queue, doorbell) =
                 self.queue(path, index, size, vector, counters, &mut up.shown)?;
+            setup::check_room(&device, config.mtu, path, pool)?;
             let parts = Parts { interrupt: interrupts.next(), ..queue.parts(doorbell) };
             let mut new = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
@@ -194,7 +199,14 @@ impl VirtioPort {
         for queue in &up.rx {
             queue.kick();
         }
-        Ok(Running { features, control, queues: known, addresses: Vec::new(), fault: None })
+        Ok(Running {
+            features,
+            control,
+            queues: known,
+            pool: pools.first().cloned(),
+            addresses: Vec::new(),
+            fault: None,
+        })
     }
 
     /// Makes queue `index` and hands it to the device, which isn't running yet.
@@ -225,6 +237,17 @@ impl VirtioPort {
             let transport = &self.transport;
             let mended = running.queues.iter_mut().try_for_each(|queue| queue.mend(transport));
             running.fault = mended.err().map(|error| error.to_string());
+        }
+    }
+
+    /// Has the first transmit queue tell the network where the port is.
+    fn announce(&self) {
+        let Some(running) = self.life.running() else { return };
+        let queue = running.queues.iter().find(|queue| queue.index() == 1);
+        let frame = running.pool.as_ref().and_then(|pool| announce::frame(pool, self.mac));
+        match (queue, frame) {
+            (Some(queue), Some(frame)) => queue.hand_in(frame),
+            _ => tracing::warn!("{}: no mbuf to announce the port with", self.name()),
         }
     }
 
@@ -265,7 +288,7 @@ impl Port for VirtioPort {
             max_tx_queues: self.max_queue_pairs,
             rx_descriptors: self.rx_limits,
             tx_descriptors: self.tx_limits,
-            max_frame_bytes: u32::from(self.mtu) + FRAME_OVERHEAD_BYTES,
+            max_frame_bytes: u32::from(self.mtu.unwrap_or(DEFAULT_MTU)) + FRAME_OVERHEAD_BYTES,
         }
     }
 
@@ -306,8 +329,8 @@ impl Port for VirtioPort {
         }
         if config.announce && self.features.has(Features::GUEST_ANNOUNCE) && self.life.is_running()
         {
-            // Whoever forwards tells the network where it is with each frame; the device wants to
-            // know that it was heard (5.1.6.5.4.1).
+            self.announce();
+            // The device wants to know that it was heard (5.1.6.5.4.1).
             match self.command(Features::GUEST_ANNOUNCE, "be answered", ANNOUNCED, &[]) {
                 Ok(()) => tracing::info!("{}: the device has moved, and was answered", self.name()),
                 Err(error) => tracing::warn!("{error}"),
@@ -381,6 +404,7 @@ impl Port for VirtioPort {
         let other = Capabilities {
             mac_filters: if receives { MAC_FILTERS } else { 0 },
             vlan_filter: commands && self.offered.has(Features::CTRL_VLAN),
+            mtu: Some(setup::mtu_range(self.mtu)),
             rx_interrupts: self.transport.device().msix_vectors() > 1,
             ..self.offered.capabilities()
         };

@@ -23,7 +23,7 @@ use crate::tx::{Headers, Offloads, OwnTx, Tables, VirtioTx};
 pub(crate) struct Path {
     pub(crate) packed: bool,
     in_order: bool,
-    mergeable: bool,
+    pub(crate) mergeable: bool,
     pub(crate) indirect: bool,
     event_index: bool,
     receiving: Agreed,

@@ -73,8 +73,27 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
     /// Takes what has been completed, and lends new buffers.
     #[inline(never)]
     fn work(&mut self, completed: u16, burst: &mut Burst) {
-        self.take_frames(completed, burst);
+        let most = if R::COUNTS { completed } else { self.ring.outstanding() };
+        self.take_frames(most, burst);
         if self.ring.free() >= self.refill_at && self.refill() {
+            self.ring.publish();
+        }
+    }
+
+    /// As [`Self::work`] where one has been completed. When there is little to do frames come alone, and
+    /// what else is done once a burst falls on each: so this keeps no state, and calls nobody.
+    #[inline(never)]
+    fn work_alone(&mut self, burst: &mut Burst) {
+        if !self.take_alone(burst) {
+            self.work(1, burst);
+        } else if self.ring.free() >= self.refill_at {
+            self.refill_alone();
+        }
+    }
+
+    #[inline(never)]
+    fn refill_alone(&mut self) {
+        if self.refill() {
             self.ring.publish();
         }
     }
@@ -173,6 +192,9 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
     /// Takes frames out of up to `completed` buffers.
     #[inline(always)]
     fn take_frames(&mut self, completed: u16, burst: &mut Burst) {
+        if burst.room() == 0 {
+            return; // they stay where they are
+        }
         let mut left = completed;
         let (before, mut bytes) = (burst.len(), 0);
         loop {
@@ -217,7 +239,8 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
         let (most, port) = (u32::from(pool.room_len_bytes()), *port);
         let mut places = lent.run(ring.used_place(), usize::from(*left));
         let mut used = ring.used_run(*left);
-        let mut bytes = 0;
+        // With their headers, which are taken off for all at once.
+        let mut written = 0;
         // A frame that goes on in other buffers.
         let mut first_of_several = None;
         let taken = burst.fill(usize::from(*left), || {
@@ -238,10 +261,11 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
                     return None;
                 }
             }
-            bytes += u64::from(data);
+            written += u64::from(len);
             Some(mbuf)
         });
         drop(used);
+        let mut bytes = written - taken as u64 * u64::from(HEADER_BYTES);
         let taken = taken as u16 + u16::from(first_of_several.is_some());
         ring.took(taken);
         *left -= taken;
@@ -255,6 +279,54 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
             }
         }
         bytes
+    }
+
+    /// Takes a frame of one buffer, of one that has been completed. False: nothing was taken, as it isn't
+    /// as it should be.
+    #[inline(always)]
+    fn take_alone(&mut self, burst: &mut Burst) -> bool {
+        let Self { ring, lent, pool, port, .. } = self;
+        if !ring.is_straight() {
+            return false;
+        }
+        let (most, mut bytes) = (u32::from(pool.room_len_bytes()), 0);
+        let mut several = None;
+        let taken = burst.fill(1, || {
+            let len = ring.next_length()?;
+            let data = len.wrapping_sub(u32::from(HEADER_BYTES));
+            if data.wrapping_sub(1) >= most {
+                return None; // none, or more than there is room for
+            }
+            let room = lent.take(ring.used_place())?;
+            let filled =
+                room.take_back_written(HEADER_BYTES, HEADER_BYTES, len, *port, RxInfo::NONE);
+            let mbuf = filled.ok()?; // the length was looked at
+            ring.took(1);
+            if MERGEABLE && mbuf.prefix(HEADER_BYTES).map_or(0, buffer_count) != 1 {
+                several = Some(mbuf);
+                return None;
+            }
+            bytes = u64::from(data);
+            Some(mbuf)
+        });
+        if MERGEABLE && several.is_some() {
+            // Or none: the others would have been completed with it.
+            self.dropped_alone(several);
+            return true;
+        }
+        if taken == 0 {
+            return false;
+        }
+        self.counters.packets.add(1);
+        self.counters.bytes.add(bytes);
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn dropped_alone(&mut self, mbuf: Option<Mbuf>) {
+        drop(mbuf);
+        self.dropped(RxDrop::BadChain);
     }
 
     /// Takes one frame, or what is wrong with it. Returns its bytes; `None`: there is none, or
@@ -347,15 +419,27 @@ impl<R: Straight, const MERGEABLE: bool> VirtioRx<R, MERGEABLE> {
             return;
         }
         // What the device has completed before it went is whole.
-        if let Ok(completed @ 1..) = self.ring.completed() {
-            let before = burst.len();
-            self.take_frames(completed, burst);
-            if burst.len() != before {
-                return;
-            }
+        if let Ok(completed @ 1..) = self.ring.completed()
+            && self.take_slowly(completed, burst)
+        {
+            return;
         }
         self.restart();
         self.passage.park();
+    }
+
+    /// Takes up to `completed` frames, one after the other; whether there may be more to come. There is no
+    /// hurry, and what is walked over side by side stays in one place, [`Self::work`].
+    fn take_slowly(&mut self, completed: u16, burst: &mut Burst) -> bool {
+        let mut left = if R::COUNTS { completed } else { self.ring.outstanding() };
+        let (before, mut bytes) = (burst.len(), 0);
+        while burst.room() != 0 && self.ring.has_more(left) {
+            let Some(len) = self.take_one(&mut left, burst) else { break };
+            bytes += len;
+        }
+        self.counters.packets.add((burst.len() - before) as u64);
+        self.counters.bytes.add(bytes);
+        burst.len() != before || burst.room() == 0
     }
 
     /// There is no device: the ring begins anew, with the same buffers.
@@ -422,6 +506,7 @@ impl<R: Straight, const MERGEABLE: bool> RxQueue for VirtioRx<R, MERGEABLE> {
         // An empty ring is left as fast as possible.
         match self.ring.completed() {
             Ok(0) if !self.short => {}
+            Ok(1) if R::COUNTS => self.work_alone(burst),
             Ok(completed) => self.work(completed, burst),
             Err(_) => self.break_down(),
         }

@@ -1,10 +1,49 @@
 //! What ports of both transports reckon alike.
 
+use packetboat::mbuf::MbufPool;
 use packetboat::net::MacAddress;
-use packetboat::port::DescriptorLimits;
+use packetboat::port::{DescriptorLimits, PortError};
+
+use crate::queues::Path;
 
 /// Descriptors per queue when nobody asks.
 pub(crate) const DEFAULT_DESCRIPTORS: u16 = 256;
+
+/// Ethernet header and one VLAN tag: what a frame has beyond its MTU.
+pub(crate) const FRAME_OVERHEAD_BYTES: u32 = 18;
+/// What each IPv4 network must carry (RFC 791, 3.2).
+const MTU_MIN: u16 = 68;
+/// The longest that makes frames of less than 64 KiB.
+const MTU_MAX: u16 = u16::MAX - FRAME_OVERHEAD_BYTES as u16;
+
+/// MTUs that a port may be given: `offered` is the most that the device takes (`VIRTIO_NET_F_MTU`, virtio
+/// 1.3, 5.1.4), if it says.
+pub(crate) fn mtu_range(offered: Option<u16>) -> (u16, u16) {
+    (MTU_MIN, offered.map_or(MTU_MAX, |most| most.clamp(MTU_MIN, MTU_MAX)))
+}
+
+/// Checks that frames of an MTU that was asked for can be received into buffers of `pool`.
+pub(crate) fn check_room(
+    device: &str,
+    wanted: Option<u16>,
+    path: Path,
+    pool: &MbufPool,
+) -> Result<(), PortError> {
+    let room = pool.room_len_bytes();
+    match wanted {
+        Some(wanted)
+            if !path.mergeable && u32::from(wanted) + FRAME_OVERHEAD_BYTES > u32::from(room) =>
+        {
+            let rule = format!(
+                "frames of {} bytes don't fit into mbufs of {room}, and the device can't spread them \
+                 over several (VIRTIO_NET_F_MRG_RXBUF isn't agreed on)",
+                u32::from(wanted) + FRAME_OVERHEAD_BYTES
+            );
+            Err(PortError::Mtu { device: device.to_owned(), wanted, rule })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The limits of queues of at most `max` entries.
 pub(crate) fn limits(max: u16, default: u16) -> DescriptorLimits {

@@ -174,7 +174,7 @@ impl<R: Straight> VirtioTx<R> {
 
     #[inline(never)]
     fn take_frames(&mut self, completed: u16) {
-        let mut left = completed;
+        let mut left = if R::COUNTS { completed } else { self.ring.outstanding() };
         while left != 0 {
             if self.ring.is_straight() && self.chains == 0 {
                 let taken = self.take_straight(left);
@@ -275,6 +275,79 @@ impl<R: Straight> VirtioTx<R> {
         sent as u64
     }
 
+    /// Sends a plain frame that is alone, on a straight ring with room to spare; whether it was that. When
+    /// there is little to do frames come alone, and what else is done once a burst falls on each. The
+    /// counters come first, so that nothing is kept until the device was rung.
+    #[inline(always)]
+    fn send_alone(&mut self, burst: &mut Burst) -> bool {
+        let spare = self.ring.free() >= self.clean_below; // it is more than 0
+        if !spare || !self.passage.is_open() || !self.ring.is_straight() {
+            return false;
+        }
+        let Self { ring, lent, .. } = self;
+        let mut bytes = 0;
+        let sent = burst.take_front(1, |mbuf| {
+            let (frame, at, len) = mbuf.lend_plain(PLAIN)?;
+            bytes = u64::from(len - u32::from(HEADER_BYTES));
+            lent.fill(ring.offer_next(at, len), frame);
+            Ok(())
+        });
+        if sent == 0 {
+            return false;
+        }
+        self.counters.packets.add(1);
+        self.counters.bytes.add(bytes);
+        self.ring.publish();
+        true
+    }
+
+    /// Sends, if the gate is open.
+    #[inline(never)]
+    fn send_all(&mut self, burst: &mut Burst) {
+        if self.may_work() {
+            self.send_frames(burst);
+        }
+    }
+
+    /// Whether the gate is open, or was found to be.
+    #[inline(always)]
+    fn may_work(&mut self) -> bool {
+        self.passage.is_open() || self.wait()
+    }
+
+    /// Sends as many as there are descriptors for.
+    #[inline(always)]
+    fn send_frames(&mut self, burst: &mut Burst) {
+        // A frame may need a descriptor more than it has segments, for the header.
+        let free = self.ring.free();
+        if free < self.clean_below || usize::from(free) < 2 * burst.len() {
+            self.take_completed();
+        }
+        let (mut packets, mut bytes) = (0, 0);
+        loop {
+            // For one alone, walking side by side doesn't pay.
+            if burst.len() >= 2 && self.ring.is_straight() {
+                packets += self.send_straight(burst, &mut bytes);
+            }
+            if burst.is_empty() || self.ring.free() == 0 {
+                break;
+            }
+            match self.send_one(burst) {
+                Ok(Some(len)) => {
+                    bytes += u64::from(len);
+                    packets += 1;
+                }
+                Ok(None) => {}
+                Err(Full) => break,
+            }
+        }
+        if packets != 0 {
+            self.ring.publish();
+            self.counters.packets.add(packets);
+            self.counters.bytes.add(bytes);
+        }
+    }
+
     /// Sends the frame in front, whatever it is: its length, or none if it was dropped.
     #[inline(always)]
     fn send_one(&mut self, burst: &mut Burst) -> Result<Option<u32>, Full> {
@@ -372,12 +445,19 @@ impl<R: Straight> VirtioTx<R> {
         self.counters.broken.add(1);
     }
 
-    /// The gate isn't open.
+    /// The gate isn't open, or has been closed and opened; whether it is open.
     #[cold]
-    fn wait(&mut self) {
-        if self.passage.look() != Found::Closed {
-            return;
+    fn wait(&mut self) -> bool {
+        match self.passage.look() {
+            Found::Closed => self.park(),
+            Found::Open => self.send_handed_in(),
+            Found::Wait => {}
         }
+        self.passage.is_open()
+    }
+
+    /// There is no device: the ring begins anew.
+    fn park(&mut self) {
         // What the device has completed before it went was sent; nobody knows of the rest. Sent
         // again, a frame might arrive twice.
         self.take_completed();
@@ -391,6 +471,24 @@ impl<R: Straight> VirtioTx<R> {
         self.chains = 0;
         self.ring.restart();
         self.passage.park();
+    }
+}
+
+impl<R: Straight> VirtioTx<R> {
+    /// Sends what the port has handed in, if it has.
+    fn send_handed_in(&mut self) {
+        let Some(frame) = self.passage.take_frame() else { return };
+        self.take_completed();
+        if self.ring.free() == 0 {
+            return self.passage.put_back(frame);
+        }
+        let mut burst = Burst::with_limit(1);
+        drop(burst.push(frame)); // it is empty
+        if let Ok(Some(len)) = self.send_one(&mut burst) {
+            self.ring.publish();
+            self.counters.packets.add(1);
+            self.counters.bytes.add(len.into());
+        }
     }
 }
 
@@ -410,44 +508,14 @@ impl<R: Straight> OwnTx for VirtioTx<R> {
 
 impl<R: Straight> TxQueue for VirtioTx<R> {
     fn send(&mut self, burst: &mut Burst) {
-        if !self.passage.is_open() {
-            return self.wait();
-        }
-        // A frame may need a descriptor more than it has segments, for the header.
-        let free = self.ring.free();
-        if free < self.clean_below || usize::from(free) < 2 * burst.len() {
-            self.take_completed();
-        }
-        let (mut packets, mut bytes) = (0, 0);
-        loop {
-            // For one alone, walking side by side doesn't pay.
-            if burst.len() >= 2 && self.ring.is_straight() {
-                packets += self.send_straight(burst, &mut bytes);
-            }
-            if burst.is_empty() || self.ring.free() == 0 {
-                break;
-            }
-            match self.send_one(burst) {
-                Ok(Some(len)) => {
-                    bytes += u64::from(len);
-                    packets += 1;
-                }
-                Ok(None) => {}
-                Err(Full) => break,
-            }
-        }
-        if packets != 0 {
-            self.ring.publish();
-            self.counters.packets.add(packets);
-            self.counters.bytes.add(bytes);
+        if burst.len() != 1 || !self.send_alone(burst) {
+            self.send_all(burst);
         }
     }
 
     fn reclaim(&mut self) {
-        if self.passage.is_open() {
+        if self.may_work() {
             self.take_completed();
-        } else {
-            self.wait();
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod closed_loop;
+mod echo;
 mod first_frame;
 mod frame;
 mod guest;
@@ -48,6 +49,28 @@ enum Command {
         /// Give up after this long, in seconds
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         timeout_s: u64,
+    },
+    /// Send frames into a port of a guest that sends each one back with its addresses exchanged; prints
+    /// how many came back, and whom frames of RARP announced
+    Echo {
+        /// Socket of the port's netdev
+        #[arg(long, value_name = "SOCKET")]
+        port: PathBuf,
+        /// To whom
+        #[arg(long, value_name = "MAC")]
+        to: Mac,
+        /// Tag the frames
+        #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(..4096))]
+        vlan: Option<u16>,
+        /// How many
+        #[arg(long, default_value_t = 100)]
+        frames: u32,
+        /// How many may be on their way at a time
+        #[arg(long, default_value_t = 16)]
+        window: usize,
+        /// What is on its way is given up after so long without a frame
+        #[arg(long, default_value_t = 2000, value_name = "MS")]
+        patience_ms: u64,
     },
     /// Compare the counters of l2fwd with what closed loops saw outside
     Compare {
@@ -187,6 +210,15 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let at = first_frame::first_frame(into, out, *mac, Duration::from_secs(timeout_s))?;
             println!("{:.6}", at.duration_since(UNIX_EPOCH)?.as_secs_f64());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Echo { port, to, vlan, frames, window, patience_ms } => {
+            let patience = Duration::from_millis(patience_ms);
+            let echo = echo::Echo { to, vlan, frames, window, patience };
+            let found = echo.run(connect(0, &port)?)?;
+            let echo::Echoed { sent, back, wrong, announced } = &found;
+            println!("{sent} sent, {back} came back, {wrong} wrong");
+            announced.iter().for_each(|mac| println!("announced: {mac}"));
+            Ok(exit_code(*wrong == 0))
         }
         Command::Compare { stats, seen } => {
             let seen: Vec<_> = seen.iter().map(|path| read_json(path)).collect::<Result<_, _>>()?;

@@ -45,7 +45,7 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     /// Buffers are completed in the order in which they were offered.
     const IN_ORDER: bool;
 
-    /// [`Self::completed`] is exact.
+    /// [`Self::completed`] is exact. Otherwise it says whether there is one: 0 or 1.
     const COUNTS: bool;
 
     /// Goes on after an id that the device made up. A packed ring doesn't: there the id says how
@@ -69,10 +69,13 @@ pub(crate) trait Ring: std::fmt::Debug + Send + Sized + 'static {
     /// Descriptors that no buffer has.
     fn free(&self) -> u16;
 
-    /// At most how many buffers may be taken with [`Self::take_used`] now; 0: none.
+    /// Buffers that the device has.
+    fn outstanding(&self) -> u16;
+
+    /// How many buffers may be taken with [`Self::take_used`] now: see [`Self::COUNTS`].
     fn completed(&mut self) -> Result<u16, Broken>;
 
-    /// Whether there are more, where [`Self::completed`] has said that there are `left`.
+    /// Whether there are more, where there are `left` at most.
     fn has_more(&self, left: u16) -> bool {
         left != 0
     }
@@ -155,6 +158,9 @@ pub(crate) trait Straight: Ring {
         self.used_run(most)
     }
 
+    /// The first of [`Self::used_run`], alone.
+    fn next_length(&self) -> Option<u32>;
+
     /// The place, and so the id, of the buffer that is completed next.
     fn used_place(&self) -> usize;
 
@@ -172,6 +178,9 @@ pub(crate) trait Straight: Ring {
 
     /// That so many were written.
     fn offered(&mut self, count: u16);
+
+    /// As [`Ring::offer_data`], without looking an id up: returns the place.
+    fn offer_next(&mut self, at: Iova, len: u32) -> usize;
 }
 
 /// Descriptor flags (2.7.5, 2.8.13).

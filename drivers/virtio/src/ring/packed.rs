@@ -56,7 +56,7 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
     /// Writes the next descriptor, and with it makes it available.
     #[inline(always)]
     fn describe(&mut self, at: Iova, len_and_flags: u64, id: u16) {
-        let place = 2 * usize::from(self.ids.taken & self.ids.mask());
+        let place = 2 * usize::from(self.ids.taken); // the array masks it
         let second =
             len_and_flags | u64::from(id) << 32 | u64::from(self.available(self.ids.taken)) << 48;
         self.descriptors.write(place, at.0);
@@ -103,7 +103,8 @@ impl<const IN_ORDER: bool> PackedRing<IN_ORDER> {
     /// The second word of the descriptor that is used next, if the device is done with it.
     #[inline(always)]
     fn next_used(&self) -> Option<u64> {
-        let place = 2 * usize::from(self.ids.used_place()) + 1;
+        // The array masks it.
+        let place = 2 * usize::from(self.ids.returned) + 1;
         let second = self.descriptors.load_acquire(place);
         let used = if self.ids.returned & self.ids.size() == 0 { 0 } else { AVAIL | USED };
         ((second >> 48) as u16 & (AVAIL | USED) == used).then_some(second)
@@ -157,14 +158,15 @@ impl<const IN_ORDER: bool> Ring for PackedRing<IN_ORDER> {
         self.ids.free()
     }
 
-    /// There is no count of them: at most all that it has, and none if not the next one.
+    #[inline(always)]
+    fn outstanding(&self) -> u16 {
+        self.ids.outstanding()
+    }
+
+    /// There is no count of them.
     #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
-        // Its flags first: an empty ring is left without counting.
-        if self.next_used().is_none() && !(IN_ORDER && self.batch.is_some()) {
-            return Ok(0);
-        }
-        Ok(self.ids.outstanding())
+        Ok(self.has_more(1).into())
     }
 
     #[inline(always)]
@@ -321,6 +323,12 @@ impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
     }
 
     #[inline(always)]
+    fn next_length(&self) -> Option<u32> {
+        let second = self.next_used()?;
+        ((second >> 32) as u16 == self.ids.used_place()).then_some(second as u32)
+    }
+
+    #[inline(always)]
     fn used_place(&self) -> usize {
         usize::from(self.ids.used_place())
     }
@@ -360,5 +368,12 @@ impl<const IN_ORDER: bool> Straight for PackedRing<IN_ORDER> {
     #[inline(always)]
     fn offered(&mut self, count: u16) {
         self.ids.taken = self.ids.taken.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn offer_next(&mut self, at: Iova, len: u32) -> usize {
+        let place = self.ids.taken & self.ids.mask();
+        self.describe(at, u64::from(len), place);
+        usize::from(place)
     }
 }

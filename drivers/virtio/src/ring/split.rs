@@ -198,6 +198,11 @@ impl<const IN_ORDER: bool> Ring for SplitRing<IN_ORDER> {
     }
 
     #[inline(always)]
+    fn outstanding(&self) -> u16 {
+        self.ids.outstanding()
+    }
+
+    #[inline(always)]
     fn completed(&mut self) -> Result<u16, Broken> {
         let completed = self.used_index.load_acquire().wrapping_sub(self.next_used);
         if completed <= self.ids.outstanding() { Ok(completed) } else { Err(Broken) }
@@ -362,6 +367,12 @@ impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
     }
 
     #[inline(always)]
+    fn next_length(&self) -> Option<u32> {
+        let Used { id, len } = Self::unpack(self.used.read(usize::from(self.next_used)));
+        (id == self.used_place() as u32).then_some(len)
+    }
+
+    #[inline(always)]
     fn used_place(&self) -> usize {
         usize::from(self.next_used & self.ids.mask())
     }
@@ -396,5 +407,14 @@ impl<const IN_ORDER: bool> Straight for SplitRing<IN_ORDER> {
     fn offered(&mut self, count: u16) {
         self.ids.taken = self.ids.taken.wrapping_add(count);
         self.next_available = self.next_available.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn offer_next(&mut self, at: Iova, len: u32) -> usize {
+        let place = self.ids.taken;
+        // Its entry of the available ring stands there since the beginning.
+        self.describe(place, at, second_word(len, 0, 0));
+        self.offered(1);
+        usize::from(place & self.ids.mask())
     }
 }

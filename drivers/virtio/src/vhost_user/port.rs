@@ -27,13 +27,11 @@ use crate::gate::{Gate, Passage};
 use crate::queues::{self, Extras, Parts, Path};
 use crate::ring::{Doorbell, QueueMemory};
 use crate::rx::OwnRx;
-use crate::setup::{self, local_mac};
+use crate::setup::{self, FRAME_OVERHEAD_BYTES, local_mac};
 use crate::tx::OwnTx;
 
 /// Between two attempts to get a back end again, or to start one anew.
 const RETRY: Duration = Duration::from_millis(200);
-/// Ethernet header and one VLAN tag.
-const FRAME_OVERHEAD_BYTES: u32 = 18;
 
 /// What a running port has.
 #[derive(Debug)]
@@ -191,6 +189,7 @@ impl VhostPort {
                 true => self.event(2 * pair).map(|(one, other)| (Some(one), Some(other)))?,
                 false => (None, None),
             };
+            setup::check_room(name, config.mtu, path, pool)?;
             let (queue, doorbell) =
                 self.queue(path, 2 * pair, rx_size, call, counters, &mut up.shown)?;
             let parts = Parts { interrupt, ..queue.parts(doorbell, &running.gate) };
@@ -353,8 +352,9 @@ impl Port for VhostPort {
             Wish::Off => self.offered.without(Features::MRG_RXBUF),
             Wish::On | Wish::IfOffered => self.offered,
         };
-        // Any back end can call; and MTUs are its own affair.
-        Capabilities { rx_interrupts: true, vlan_filter: false, ..usable.capabilities() }
+        // Any back end can call.
+        let mtu = Some(setup::mtu_range(self.mtu));
+        Capabilities { rx_interrupts: true, vlan_filter: false, mtu, ..usable.capabilities() }
     }
 
     fn paths(&self) -> String {

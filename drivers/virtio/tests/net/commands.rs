@@ -88,16 +88,62 @@ fn vlans_are_filtered_where_that_was_asked_for() {
 }
 
 #[test]
-fn a_device_that_has_moved_is_answered() {
+fn a_device_that_has_moved_is_answered_and_the_network_told() {
     let mut rig = Rig::running(offering(ALL), 256, 64);
     rig.port.link().unwrap();
     assert_eq!(rig.device.commanded().announcements, 0);
+    let own = [2, 0, 0, 0, 0, 0x77];
+    rig.port.set_mac(MacAddress(own)).unwrap();
+    let request = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    let mut expected = [&[0xff; 6], &own[..], &request, &own, &[0; 4], &own].concat();
+    expected.resize(60, 0);
     for round in 1..=3 {
         rig.device.want_announcement();
         assert!(rig.port.link().unwrap().up);
         rig.port.link().unwrap();
         assert_eq!(rig.device.commanded().announcements, round);
+        // By the one who polls the queue: when it has nothing to send, or before what it has.
+        if round == 1 {
+            rig.queues.tx[0].reclaim();
+            assert_eq!(rig.device.transmitted(0), [expected.clone()]);
+        } else {
+            let other = frame(60, round);
+            let mut burst = Burst::new();
+            burst.push(mbuf_of(&rig.pool, &other)).unwrap();
+            rig.queues.tx[0].send(&mut burst);
+            assert!(burst.is_empty());
+            assert_eq!(rig.device.transmitted(0), [expected.clone(), other]);
+        }
+        rig.queues.tx[0].reclaim();
+        assert_eq!(rig.device.transmitted(0), [] as [Vec<u8>; 0]);
     }
+    assert_eq!(rig.tx_stats().packets, 5);
+    rig.finish();
+}
+
+#[test]
+fn an_announcement_waits_for_room_and_goes_with_the_port() {
+    let mut rig = Rig::running(offering(ALL), 256, 8);
+    let full = |rig: &mut Rig| {
+        let mut burst = Burst::new();
+        (0..8).for_each(|n| burst.push(mbuf_of(&rig.pool, &frame(60, n))).unwrap());
+        rig.queues.tx[0].send(&mut burst);
+        assert!(burst.is_empty());
+    };
+    full(&mut rig);
+    rig.device.want_announcement();
+    rig.port.link().unwrap();
+    for _ in 0..3 {
+        rig.queues.tx[0].reclaim();
+    }
+    assert_eq!(rig.device.transmitted(0).len(), 8);
+    rig.queues.tx[0].reclaim();
+    let sent = rig.device.transmitted(0);
+    assert_eq!((sent.len(), &sent[0][12..14]), (1, &[0x80, 0x35][..]));
+    // One that nobody was there to send goes back to its pool.
+    full(&mut rig);
+    rig.device.want_announcement();
+    rig.port.link().unwrap();
     rig.finish();
 }
 

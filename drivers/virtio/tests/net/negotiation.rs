@@ -4,7 +4,7 @@
 use packetboat::mbuf::MbufPoolConfig;
 use packetboat::memory::Memory;
 use packetboat::net::MacAddress;
-use packetboat::port::{Port, PortError};
+use packetboat::port::{Port, PortConfig, PortError};
 use packetboat_virtio::DRIVER;
 use virtio_bindings::virtio_config as config;
 use virtio_bindings::virtio_net as net;
@@ -12,7 +12,7 @@ use virtio_bindings::virtio_net as net;
 use crate::device::{
     COMMANDS, Capabilities, Faults, KNOWN, NetDevice, Options, RING_RESET, RINGS, bits,
 };
-use crate::rig::{Rig, config as port_config, frame, memory};
+use crate::rig::{Rig, bytes_of, config as port_config, frame, memory};
 
 fn probe(device: &NetDevice, memory: &std::sync::Arc<Memory>) -> Result<Box<dyn Port>, PortError> {
     DRIVER.probe(device.function(), memory)
@@ -203,6 +203,58 @@ fn each_thing_in_its_state() {
     rig.stop().unwrap();
     assert!(is_state(rig.stop()), "stopped already");
     assert!(is_state(rig.port.set_all_multicast(true)));
+    rig.finish();
+}
+
+#[test]
+fn an_mtu_is_taken_where_frames_so_long_can_be_received() {
+    let with = |mtu| PortConfig { mtu: Some(mtu), ..port_config(1, 64, 64) };
+    let mtu_error = |result: Result<(), PortError>, words: &str| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, PortError::Mtu { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("--mtu") && error.contains(words), "{error}");
+    };
+    // The device says how much it takes.
+    let mut rig = Rig::new(Options { mtu: 9000, ..Options::default() }, 256);
+    assert_eq!(rig.port.capabilities().mtu, Some((68, 9000)));
+    mtu_error(rig.port.configure(&with(9001)), "68 to 9000");
+    mtu_error(rig.port.configure(&with(67)), "68 to 9000");
+    for mtu in [68, 1500, 9000] {
+        rig.port.configure(&with(mtu)).unwrap();
+        rig.start().unwrap();
+        let long = frame(usize::from(mtu) + 18, mtu.into());
+        assert!(rig.device.receive(0, &long));
+        assert_eq!(bytes_of(&rig.received(0).as_slice()[0]), long);
+        rig.stop().unwrap();
+    }
+    rig.finish();
+    // It doesn't: what can be received decides.
+    let mut rig = Rig::new(without(net::VIRTIO_NET_F_MTU), 256);
+    assert_eq!(rig.port.capabilities().mtu, Some((68, 65517)));
+    mtu_error(rig.port.configure(&with(65518)), "68 to 65517");
+    rig.port.configure(&with(65517)).unwrap();
+    rig.start().unwrap();
+    rig.finish();
+    // Buffers of one pool are as long as those of another aren't.
+    let single = || without(net::VIRTIO_NET_F_MRG_RXBUF);
+    let mut rig = Rig::new(Options { mtu: 9000, ..single() }, 256);
+    rig.port.configure(&with(2030)).unwrap();
+    rig.start().unwrap();
+    let longest = frame(2048, 1);
+    assert!(rig.device.receive(0, &longest));
+    assert_eq!(bytes_of(&rig.received(0).as_slice()[0]), longest);
+    rig.stop().unwrap();
+    rig.port.configure(&with(2031)).unwrap();
+    mtu_error(rig.start(), "2049 bytes don't fit into mbufs of 2048");
+    assert_eq!((rig.pool.objects().in_use(), rig.pool.leaked()), (0, 0));
+    rig.finish();
+    let pool = MbufPoolConfig { data_room_bytes: 9146, ..MbufPoolConfig::new("long", 128) };
+    let mut rig = Rig::with_pool(Options { mtu: 9000, ..single() }, &pool);
+    rig.port.configure(&with(9000)).unwrap();
+    rig.start().unwrap();
+    assert!(rig.device.receive(0, &frame(9018, 1)));
+    assert_eq!(bytes_of(&rig.received(0).as_slice()[0]), frame(9018, 1));
     rig.finish();
 }
 

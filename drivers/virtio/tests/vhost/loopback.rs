@@ -1,5 +1,8 @@
 //! Frames both ways, over every kind of ring.
 
+use packetboat::mbuf::{Burst, MbufPool, MbufPoolConfig};
+use packetboat::port::{PortConfig, PortError};
+
 use crate::backend::{ALL, F_IN_ORDER, F_INDIRECT, F_MRG_RXBUF, F_PACKED, F_PROTOCOL, F_VERSION_1};
 use crate::rig::{Rig, Setup, bytes_of, frame, mbuf_of, memory, none, probe};
 
@@ -154,6 +157,60 @@ fn a_port_can_be_stopped_and_started_again() {
         rig.back_end().wait_for(2);
     }
     rig.finish();
+}
+
+#[test]
+fn a_full_burst_takes_nothing_and_loses_nothing() {
+    for setup in all_kinds() {
+        let mut rig = Rig::running(setup);
+        let mut burst = Burst::with_limit(1);
+        for count in 1..4 {
+            let frames: Vec<_> = (0..count).map(|number| frame(60, number)).collect();
+            assert!(frames.iter().all(|frame| rig.back_end().receive(0, frame)));
+            for frame in &frames {
+                for _ in 0..3 {
+                    rig.queues.rx[0].receive(&mut burst);
+                    assert_eq!(burst.len(), 1, "{setup:?}");
+                    assert_eq!(bytes_of(&burst.as_slice()[0]), *frame, "{setup:?}");
+                }
+                burst.clear();
+            }
+        }
+        rig.queues.rx[0].receive(&mut burst);
+        assert_eq!((burst.len(), rig.rx().packets, rig.rx().dropped()), (0, 6, 0), "{setup:?}");
+        rig.finish();
+    }
+}
+
+#[test]
+fn an_mtu_is_taken_where_frames_so_long_can_be_received() {
+    for (arguments, longest) in [("", 65_517), (",mrg-rxbuf=off", 2030)] {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory();
+        let (port, _back_end, _) = probe(&memory, &Setup { arguments, ..SETUP }, &folder);
+        let mut port = port.unwrap();
+        let pool = MbufPool::new(&memory, &MbufPoolConfig::new("mbufs", 64)).unwrap();
+        assert_eq!(port.capabilities().mtu, Some((68, 65_517)));
+        let mut try_mtu = |mtu| {
+            let (rx_descriptors, tx_descriptors) = (Some(16), Some(16));
+            let config = PortConfig {
+                rx_queues: 1,
+                tx_queues: 1,
+                rx_descriptors,
+                tx_descriptors,
+                mtu: Some(mtu),
+                ..PortConfig::default()
+            };
+            port.configure(&config)?;
+            let queues = port.start(std::slice::from_ref(&pool))?;
+            port.stop(queues)
+        };
+        try_mtu(longest).unwrap();
+        let error = try_mtu(longest + 1).unwrap_err();
+        assert!(matches!(error, PortError::Mtu { .. }), "{error}");
+        assert_eq!((pool.objects().in_use(), pool.leaked()), (0, 0));
+        try_mtu(1500).unwrap();
+    }
 }
 
 #[test]
