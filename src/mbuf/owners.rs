@@ -8,7 +8,7 @@ use crate::sys::sync::atomic::{AtomicU32, Ordering};
 /// Owners are the mbuf whose buffer it is, and those that were cloned from it. While there is one,
 /// nobody else looks at the word, and it is written plainly; while there are more, each may count
 /// itself in or out at any time, and the mbuf's own holder changes the segments by an atomic
-/// addition. A header whose buffer is another's has no owners: [`Self::BORROWED`].
+/// addition. A header whose buffer is another's has no owners: [`Self::borrowed`].
 #[derive(Debug)]
 #[repr(transparent)]
 pub(super) struct Owners(AtomicU32);

@@ -46,7 +46,8 @@ pub(super) enum Amount {
 /// Chooses pages for the whole wish, those of the nodes with most CPUs first.
 ///
 /// # Errors
-/// [`MemoryError::TooFew`] with the sums and the command that mends it;
+/// [`MemoryError::NoHugepages`], [`MemoryError::TooFewInTotal`], [`MemoryError::TooFewOnNode`] with the
+/// sums and the command that mends it;
 /// [`MemoryError::NoSuchNode`], [`MemoryError::PageSize`].
 pub(super) fn plan(wish: &Wish, inventory: &Inventory) -> Result<Vec<Take>, MemoryError> {
     if let Some(wanted) = wish.page_len_bytes
