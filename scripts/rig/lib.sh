@@ -3,7 +3,7 @@
 # What scenarios are written with. Sourced by run.sh, which sets LOG to the scenario's own directory
 # and boots its machine. A scenario is a file scenarios/NAME.sh with (`NAME@softnic` overrides MACHINE)
 #
-#   MACHINE=main|virtio-iommu|softnic
+#   MACHINE=main|virtio-iommu|rings|softnic
 #   scenario() { … }   calls the functions below; each check prints `ok - …` or `FAILED - …`
 
 . "$REPO/scripts/rig/machine.sh"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use packetboat::mbuf::MbufPool;
-use packetboat::port::{Link, Port, PortConfig, PortError, PortInfo, Queues};
+use packetboat::port::{Capabilities, Link, Port, PortConfig, PortError, PortInfo, Queues};
 use packetboat::telemetry::Counter;
 
 use crate::error::Error;
@@ -54,18 +54,7 @@ impl OpenPort {
             tx_descriptors: usual(wanted.tx_descriptors, info.tx_descriptors),
             ..wanted
         };
-        let can = port.capabilities();
-        // It asks for scatter by itself, which isn't what the user has asked for.
-        if let (Some(wanted), Some((_, most))) = (config.mtu, can.mtu)
-            && (LONGEST_IN_ONE_MBUF + 1..=most).contains(&wanted)
-            && !can.rx_scatter
-        {
-            let rule = format!(
-                "the device can't receive longer frames than an mbuf holds: \
-                 {LONGEST_IN_ONE_MBUF} at most"
-            );
-            return Err(PortError::Mtu { device: device(), wanted, rule }.into());
-        }
+        check_mtu(&info.device, config.mtu, &port.capabilities())?;
         port.configure(&config)?;
         Ok(Self { number, port, info, config, link: None, queue_full: Vec::new() })
     }
@@ -108,6 +97,24 @@ impl OpenPort {
     }
 }
 
+/// Checks an MTU before the offloads that long frames take: nobody has asked for those by name.
+fn check_mtu(device: &str, wanted: Option<u16>, can: &Capabilities) -> Result<(), PortError> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let device = device.to_owned();
+    let Some((least, most)) = can.mtu else {
+        return Err(PortError::NotSupported { device, what: "another MTU" });
+    };
+    let rule = if !(least..=most).contains(&wanted) {
+        format!("the device takes {least} to {most}")
+    } else if wanted > LONGEST_IN_ONE_MBUF && !can.rx_scatter {
+        let most = LONGEST_IN_ONE_MBUF;
+        format!("the device can't receive longer frames than an mbuf holds: {most} at most")
+    } else {
+        return Ok(());
+    };
+    Err(PortError::Mtu { device, wanted, rule })
+}
+
 /// Ports by number.
 pub(crate) type Ports = BTreeMap<u16, OpenPort>;
 
@@ -136,6 +143,27 @@ mod tests {
         assert!(rx.contains("--rxq asks for 4") && rx.contains("test3 has 1"), "{rx}");
         let tx = outcome(1, 2).map(drop).unwrap_err();
         assert!(tx.contains("2 lcores send to it") && tx.contains("-l"), "{tx}");
+    }
+
+    #[test]
+    fn an_mtu_that_cannot_be_is_refused_with_one_that_can() {
+        let one = Capabilities { mtu: Some((68, 9000)), ..Capabilities::default() };
+        let several = Capabilities { rx_scatter: true, ..one.clone() };
+        let said = |wanted, can| check_mtu("dev", wanted, can).map_err(|error| error.to_string());
+        for (wanted, can) in
+            [(None, &one), (Some(68), &one), (Some(2026), &one), (Some(9000), &several)]
+        {
+            assert_eq!(said(wanted, can), Ok(()));
+        }
+        for (wanted, can, words) in [
+            (67, &one, "68 to 9000"),
+            (9001, &several, "68 to 9000"),
+            (2027, &one, "an mbuf holds: 2026 at most"),
+            (1500, &Capabilities::default(), "another MTU"),
+        ] {
+            let error = said(Some(wanted), can).unwrap_err();
+            assert!(error.contains(words) && error.starts_with("dev: "), "{error}");
+        }
     }
 
     #[test]

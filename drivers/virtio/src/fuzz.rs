@@ -113,6 +113,12 @@ impl Playground {
                 5 if a & 0xc0 == 0x80 => rx.arm_interrupt(),
                 5 if a & 0xc0 == 0xc0 => rx.disarm_interrupt(),
                 5 => tx.send(&mut burst),
+                6 if a & 0xc0 == 0xc0 => {
+                    if let Some(mut frame) = self.pool.alloc() {
+                        frame.append(usize::from(b))?;
+                        gate.hand_in(frame);
+                    }
+                }
                 6 => tx.reclaim(),
                 _ => {
                     gate.close();
@@ -129,7 +135,7 @@ impl Playground {
         let reset = Quiesced::after_reset();
         rx.reclaim(&reset);
         tx.reclaim_all(&reset);
-        drop((rx, tx, burst));
+        drop((rx, tx, burst, gate));
         assert_eq!((self.pool.objects().in_use(), self.pool.leaked()), (0, 0));
         Ok(())
     }
