@@ -199,14 +199,8 @@ impl VirtioPort {
         for queue in &up.rx {
             queue.kick();
         }
-        Ok(Running {
-            features,
-            control,
-            queues: known,
-            pool: pools.first().cloned(),
-            addresses: Vec::new(),
-            fault: None,
-        })
+        let pool = pools.first().cloned();
+        Ok(Running { features, control, queues: known, pool, addresses: Vec::new(), fault: None })
     }
 
     /// Makes queue `index` and hands it to the device, which isn't running yet.

@@ -189,9 +189,9 @@ impl VhostPort {
                 true => self.event(2 * pair).map(|(one, other)| (Some(one), Some(other)))?,
                 false => (None, None),
             };
-            setup::check_room(name, config.mtu, path, pool)?;
             let (queue, doorbell) =
                 self.queue(path, 2 * pair, rx_size, call, counters, &mut up.shown)?;
+            setup::check_room(name, config.mtu, path, pool)?;
             let parts = Parts { interrupt, ..queue.parts(doorbell, &running.gate) };
             let mut new = queues::receive_queue(path, parts, pool.clone(), config.number)?;
             // Pushed before it is filled: on an error its buffers are reclaimed with the others'.
