@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn work_runs_on_its_lcore_and_gives_its_result_back() {
-        let lcore = here(110);
+        let lcore = here(93);
         let thread = LcoreThread::start(lcore).unwrap();
         assert!(matches!(LcoreThread::start(lcore), Err(EalError::Claim(_))));
         let handle = thread.launch(|| {
@@ -329,8 +329,8 @@ mod tests {
             (lcore_id::current(), status)
         });
         let (id, status) = handle.join().unwrap();
-        assert_eq!(id, Some(110));
-        assert!(status.contains("Name:\tlcore-110\n"), "{status}");
+        assert_eq!(id, Some(93));
+        assert!(status.contains("Name:\tlcore-93\n"), "{status}");
         assert!(status.contains(&format!("Cpus_allowed_list:\t{}\n", lcore.cpu)), "{status}");
         // The number is free again.
         drop(LcoreThread::start(lcore).unwrap());
@@ -338,30 +338,29 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_of_the_one_who_waits() {
-        let handle =
-            LcoreThread::start(here(111)).unwrap().launch(|| -> () { panic!("on {}", 111) });
+        let handle = LcoreThread::start(here(94)).unwrap().launch(|| -> () { panic!("on {}", 94) });
         let error = handle.join().unwrap_err().to_string();
-        assert!(error.contains("lcore 111 died: on 111"), "{error}");
+        assert!(error.contains("lcore 94 died: on 94"), "{error}");
     }
 
     #[test]
     fn all_are_waited_for_and_a_panic_of_one_is_the_answer() {
-        let threads = || [120, 121, 122].map(|id| LcoreThread::start(here(id)).unwrap());
+        let threads = || [96, 97, 98].map(|id| LcoreThread::start(here(id)).unwrap());
         let handles = threads().map(|thread| thread.launch(lcore_id::current));
-        assert_eq!(wait_all(handles).unwrap(), [Some(120), Some(121), Some(122)]);
+        assert_eq!(wait_all(handles).unwrap(), [Some(96), Some(97), Some(98)]);
         let handles = threads().map(|thread| {
             let id = thread.lcore().id;
-            thread.launch(move || assert_ne!(id, 121, "not here"))
+            thread.launch(move || assert_ne!(id, 97, "not here"))
         });
         let error = wait_all(handles).unwrap_err().to_string();
-        assert!(error.contains("lcore 121 died") && error.contains("not here"), "{error}");
+        assert!(error.contains("lcore 97 died") && error.contains("not here"), "{error}");
         // All have ended: their numbers are free.
         drop(threads());
     }
 
     #[test]
     fn a_cpu_that_refuses_is_an_error() {
-        let error = LcoreThread::start(Lcore { cpu: 9999, ..here(112) }).unwrap_err();
+        let error = LcoreThread::start(Lcore { cpu: 9999, ..here(95) }).unwrap_err();
         assert!(matches!(error, EalError::Pin { cpu: 9999, .. }), "{error}");
     }
 }

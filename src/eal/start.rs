@@ -257,30 +257,30 @@ mod tests {
         assert_eq!(plan.lcores().main(), plan.lcores().application().first().copied());
         let eal = plan.start(3 << 20).unwrap();
         assert_eq!(eal.memory().len_bytes(), 3 << 20);
-        let lcore = Lcore { id: 113, ..eal.lcores().main().unwrap() };
+        let lcore = Lcore { id: 102, ..eal.lcores().main().unwrap() };
         assert_eq!(eal.lcore(lcore).unwrap().launch(|| 7).join().unwrap(), 7);
     }
 
     #[test]
     fn what_is_launched_on_workers_runs_on_each_of_them_and_nowhere_else() {
         let cpu = cpu::allowed(&SysRoot::default()).unwrap()[0];
-        let lcores = (0..4).map(|nth| format!("{}@{cpu}", 114 + nth)).collect::<Vec<_>>();
+        let lcores = (0..4).map(|nth| format!("{}@{cpu}", 103 + nth)).collect::<Vec<_>>();
         let options = Options {
             no_pci: true,
             no_huge: true,
             lcores: Some(lcores.join(",").parse().unwrap()),
-            main_lcore: Some(115),
-            service_lcores: "117".parse().unwrap(),
+            main_lcore: Some(104),
+            service_lcores: "106".parse().unwrap(),
             ..Options::default()
         };
         let eal = Plan::make(&options).unwrap().start(1 << 20).unwrap();
         let ids = |lcores: &[Lcore]| lcores.iter().map(|lcore| lcore.id).collect::<Vec<_>>();
-        assert_eq!(ids(eal.lcores().application()), [114, 115, 116]);
-        assert_eq!(ids(eal.lcores().service()), [117]);
+        assert_eq!(ids(eal.lcores().application()), [103, 104, 105]);
+        assert_eq!(ids(eal.lcores().service()), [106]);
         let handles = eal
             .launch_workers(|lcore| move || (lcore.id, crate::sys::lcore_id::current()))
             .unwrap();
-        assert_eq!(wait_all(handles).unwrap(), [(114, Some(114)), (116, Some(116))]);
+        assert_eq!(wait_all(handles).unwrap(), [(103, Some(103)), (105, Some(105))]);
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn frames_are_freed_from_any_lcore() {
     let (sender, receiver) = std::sync::mpsc::sync_channel::<Mbuf>(8);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let _lcore = LcoreClaim::claim(40).unwrap();
+            let _lcore = LcoreClaim::claim_when_free(40);
             let sender = sender; // ends the receiver's loop
             let mut sent = 0u32;
             while sent < 5_000 {
@@ -93,7 +93,7 @@ fn frames_are_freed_from_any_lcore() {
             }
         });
         scope.spawn(|| {
-            let _lcore = LcoreClaim::claim(41).unwrap();
+            let _lcore = LcoreClaim::claim_when_free(41);
             for (expected, frame) in (0u32..).zip(receiver) {
                 assert_eq!(frame.data(), expected.to_ne_bytes());
             }

@@ -1,7 +1,7 @@
 //! The mempool against a model that counts, and under real threads.
 //!
 //! A thread may become one lcore after the other by claiming and dropping their ids, so most
-//! tests play several lcores on one thread. Ids 56 to 79 are this folder's.
+//! tests play several lcores on one thread. An id that another test has is waited for.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![expect(unsafe_code, reason = "returns the objects it took")]
 
@@ -36,7 +36,7 @@ fn config(name: &str, count: usize, element_len_bytes: usize, cache_size: usize)
 
 /// Runs `work` as lcore `id`, or as a thread that is none.
 fn on<R>(id: Option<u32>, work: impl FnOnce() -> R) -> R {
-    let _claim = id.map(|id| LcoreClaim::claim(id).unwrap());
+    let _claim = id.map(LcoreClaim::claim_when_free);
     work()
 }
 

@@ -154,17 +154,17 @@ fn batches_take_and_give_back_from_their_end() {
     }
 }
 
-/// While an lcore's cache is held, nobody else becomes that lcore.
+/// While an lcore's cache is held, nobody else becomes that lcore; nor later, in this process.
 #[test]
 fn a_local_pool_keeps_its_lcore() {
     let memory = memory();
     let config = MempoolConfig { cookies: false, ..config("kept", 4, 0, 2) };
     let pool = ObjectPool::new(&memory, &config, |_, _| 0_u8).unwrap();
-    let claim = LcoreClaim::claim(74).unwrap();
+    let claim = LcoreClaim::claim(107).unwrap();
     let local = pool.local();
     drop(claim);
     std::thread::scope(|scope| {
-        scope.spawn(|| assert!(LcoreClaim::claim(74).is_err()));
+        scope.spawn(|| assert!(LcoreClaim::claim(107).is_err()));
     });
     let mut places = Places::<2>::new();
     assert!(local.batch(&mut places).take(2));

@@ -8,7 +8,7 @@ use crate::sys::lcore_id::LcoreClaim;
 fn as_lcore<R: Send>(id: u32, work: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| {
         let lcore = scope.spawn(|| {
-            let _lcore = LcoreClaim::claim(id).unwrap();
+            let _lcore = LcoreClaim::claim_when_free(id);
             work()
         });
         lcore.join().unwrap()
@@ -165,7 +165,7 @@ fn blocks_go_from_lcore_to_lcore_and_all_is_counted() {
     std::thread::scope(|scope| {
         let (heap, done) = (&heap, &done);
         scope.spawn(move || {
-            let _lcore = LcoreClaim::claim(116).unwrap();
+            let _lcore = LcoreClaim::claim_when_free(116);
             for round in 0..rounds {
                 let block = heap.alloc(&Request::new(1 + round * 7 % 900)).unwrap();
                 // SAFETY: the block is this thread's.
@@ -175,7 +175,7 @@ fn blocks_go_from_lcore_to_lcore_and_all_is_counted() {
             done.fetch_add(1, Ordering::Relaxed);
         });
         scope.spawn(move || {
-            let _lcore = LcoreClaim::claim(117).unwrap();
+            let _lcore = LcoreClaim::claim_when_free(117);
             for block in receiver {
                 // SAFETY: as above.
                 unsafe { block.as_ptr().write_bytes(2, block.len_bytes()) };

@@ -44,7 +44,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..120),
     ) {
         // With a cache, if it isn't guarded.
-        let _lcore = as_lcore.then(|| LcoreClaim::claim(120).unwrap());
+        let _lcore = as_lcore.then(|| LcoreClaim::claim_when_free(80));
         let mut model = Model::new(heap(guarded));
         for step in steps {
             model.apply(step);
@@ -125,7 +125,7 @@ fn long_run(guarded: bool, steps: u64, lcores: [u32; 2]) {
         let lcore = lcores.get((first / 512 % 3) as usize).copied();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let _lcore = lcore.map(|id| LcoreClaim::claim(id).unwrap());
+                let _lcore = lcore.map(LcoreClaim::claim_when_free);
                 (first..steps.min(first + 512)).for_each(|number| run(number, &mut model));
             });
         });
@@ -144,11 +144,11 @@ fn long_run(guarded: bool, steps: u64, lcores: [u32; 2]) {
 #[test]
 #[cfg_attr(miri, ignore = "memory without a name, and far too many steps")]
 fn a_long_run_behaves_like_the_model() {
-    long_run(false, if cfg!(debug_assertions) { 40_000 } else { 1_000_000 }, [121, 122]);
+    long_run(false, if cfg!(debug_assertions) { 40_000 } else { 1_000_000 }, [81, 82]);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "memory without a name, and far too many steps")]
 fn a_long_run_of_a_guarded_heap_behaves_like_the_model() {
-    long_run(true, if cfg!(debug_assertions) { 20_000 } else { 200_000 }, [123, 124]);
+    long_run(true, if cfg!(debug_assertions) { 20_000 } else { 200_000 }, [83, 84]);
 }
