@@ -22,7 +22,8 @@ COUNTING_PLUGIN= # the plugin, built; it counts when there is a file $RUN/order
 softnic_build() {
     need_command ethtool
     need_command iperf3
-    (cd "$REPO" && cargo build -q --release -p packetboat-softnic) ||
+    # Together with l2fwd, as everywhere: alone, what both depend on would be built once more with fewer features.
+    (cd "$REPO" && cargo build -q --release -p packetboat-l2fwd -p packetboat-softnic) ||
         die "wanted softnic built, found that cargo fails (see above). Run: cargo build --release -p packetboat-softnic"
     SOFTNIC=${RIG_SOFTNIC:-$TARGET/release/packetboat-softnic}
     local root file

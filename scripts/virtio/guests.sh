@@ -24,8 +24,8 @@ guests() {
         not_ok 'guests: an archive for them is made'
         return
     }
-    guests_one guests-long-frames packed=off 1 --lro --tso
-    guests_one guests-long-frames-packed packed=on 1 --lro --tso
+    # A port with a split ring, and one with a packed one.
+    guests_one guests-long-frames packed=off/packed=on 1 --lro --tso
     # A guest that may would send long frames, and testpmd would pass them on to whoever is there.
     guests_one guests-checksums-filled-in packed=off 0 --rx-checksum
 }

@@ -131,14 +131,22 @@ testpmd_counts() {
         END { print rx[0], tx[0], rx[1], tx[1] }' "$TESTPMD_LOG"
 }
 
+# testpmd_sent: frames, by both ports, since it began.
+testpmd_sent() {
+    local rx0 tx0 rx1 tx1
+    read -r rx0 tx0 rx1 tx1 < <(testpmd_counts)
+    echo $((${tx0:-0} + ${tx1:-0}))
+}
+
 # ---- l2fwd
 
 L2FWD_PID=''
+# ARGUMENTS are those of both ports, or of each with a / between them.
 l2fwd_start() { # NAME ARGUMENTS [OPTION…]
     L2FWD_LOG=$LOGS/$1.l2fwd
     STATS=$LOGS/$1.json
     rm -f "$STATS"
-    "$L2FWD" -l 0 -m 64 --vdev "vhost-user,path=$LOGS/0.sock,$2" --vdev "vhost-user,path=$LOGS/1.sock,$2" \
+    "$L2FWD" -l 0 -m 64 --vdev "vhost-user,path=$LOGS/0.sock,${2%/*}" --vdev "vhost-user,path=$LOGS/1.sock,${2#*/}" \
         -P -T 1 --stats-json "$STATS" "${@:3}" >"$L2FWD_LOG" 2>&1 &
     L2FWD_PID=$!
     l2fwd_wait 'Ctrl-C stops'
@@ -232,7 +240,7 @@ one() { # QUEUES PACKED MERGEABLE IN_ORDER
         bursts=16 # of 32
         if ((size > 2000)); then bursts=4; fi # five buffers a frame
         testpmd "start tx_first $bursts"
-        while (($(l2fwd_received) < enough && SECONDS < until_s)); do sleep 0.3; done
+        while (($(testpmd_sent) < enough && SECONDS < until_s)); do sleep 0.2; done
         testpmd 'stop'
     done
     # What is still in the rings comes out, and is counted.
@@ -243,7 +251,7 @@ one() { # QUEUES PACKED MERGEABLE IN_ORDER
     counts=$(testpmd_counts)
     read -r rx0 tx0 rx1 tx1 <<<"$counts"
     if ! l2fwd_stop; then not_ok "$name: l2fwd ends well" "$(tail -n 5 "$L2FWD_LOG")"; fi
-    testpmd_quit
+    testpmd_kill
     path=$(grep -ao 'vhost-user:.*0.sock: .*' "$L2FWD_LOG" | head -n 1 | sed 's/.*: //')
     local in0 in1 out0 out1 dropped
     in0=$(l2fwd_line 0 rx_packets) in1=$(l2fwd_line 1 rx_packets)
