@@ -39,9 +39,14 @@
 //! # }
 //! ```
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{Capabilities, PortConfig, PortCounters, PortError, PortInfo};
 use crate::dma::Area;
 use crate::mbuf::{MbufPool, Quiesced};
+
+/// What devices that couldn't be reset may still write to.
+static KEPT: Mutex<Vec<Area>> = Mutex::new(Vec::new());
 
 /// Memory that a device was shown. It may write there until it is reset, even if the queue that the
 /// memory was for is gone. Dropped without a [`release`](Self::release), it is never used again.
@@ -67,7 +72,9 @@ impl Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.0));
+        if !self.0.is_empty() {
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.0);
+        }
     }
 }
 
