@@ -135,6 +135,6 @@ testpmd_start_guests() {
         rm -f "$LOGS/$socket.sock"
         number=$((number + 1))
     done
-    testpmd_run "$1" "${vdevs[@]}" -- -i --no-lsc-interrupt --forward-mode=io --total-num-mbufs=16384 \
+    testpmd_run "$1" "${vdevs[@]}" -- -i --disable-link-check --no-lsc-interrupt --forward-mode=io --total-num-mbufs=16384 \
         --max-pkt-len=9600 --nb-cores=1
 }
