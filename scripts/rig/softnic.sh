@@ -22,7 +22,7 @@ COUNTING_PLUGIN= # the plugin, built; it counts when there is a file $RUN/order
 softnic_build() {
     need_command ethtool
     need_command iperf3
-    # Together with l2fwd, as everywhere: alone, what both depend on would be built once more with fewer features.
+    # By the same command as everywhere.
     (cd "$REPO" && cargo build -q --release -p packetboat-l2fwd -p packetboat-softnic) ||
         die "wanted softnic built, found that cargo fails (see above). Run: cargo build --release -p packetboat-softnic"
     SOFTNIC=${RIG_SOFTNIC:-$TARGET/release/packetboat-softnic}
